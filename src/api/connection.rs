@@ -8,7 +8,10 @@ use std::{
     io,
     marker::PhantomData,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use http::{Method, Response, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{
+    away::AGE,
     endpoint::Endpoint,
     peer::{CallerStanding, Peer, Turns},
     problem::{Problem, ProblemType},
@@ -73,6 +77,8 @@ pub enum ClientError {
 #[derive(Debug, Clone)]
 pub struct DaemonClient {
     pub(super) path: PathBuf,
+    /// In seconds; below zero where the last answer told none.
+    age: Arc<AtomicI64>,
 }
 
 /// A question to an endpoint that is being put together.
@@ -158,7 +164,14 @@ impl DaemonClient {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
             path: socket.into(),
+            age: Arc::new(AtomicI64::new(-1)),
         }
+    }
+
+    /// How old the last answer was, where it came from the mirror of a node whose database is away.
+    pub fn age(&self) -> Option<Duration> {
+        let seconds = self.age.load(Ordering::Relaxed);
+        u64::try_from(seconds).ok().map(Duration::from_secs)
     }
 
     pub fn path(&self) -> &Path {
@@ -199,6 +212,9 @@ impl DaemonClient {
     ) -> Result<Response<Bytes>, ClientError> {
         let answered = async {
             let mut answer = self.head(request, within).await?;
+            let age = answer.headers().get(AGE).and_then(|age| age.to_str().ok());
+            let age = age.and_then(|age| age.parse().ok()).unwrap_or(-1);
+            self.age.store(age, Ordering::Relaxed);
             let mut whole = BytesMut::new();
             while let Some(piece) = self.piece(&mut answer, within).await? {
                 if whole.len() + piece.len() > LARGEST {

@@ -366,6 +366,14 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             )
         });
     }
+    if let Some(why) = &self_check.mirror {
+        let message = "this node's mirror of the database (mirror.db) cannot be kept: while the database is away, nothing \
+                       is served here but files. Mend the reason; it is made anew from the database, and tried every 10 s";
+        needs.push(Need {
+            because: Some(why.clone()),
+            ..need(NeedKind::NoMirror, "mirror.db", message.to_owned())
+        });
+    }
 }
 
 /// Identities that want tokens of a resource that is not configured any more.

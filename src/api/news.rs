@@ -21,7 +21,7 @@ const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that begin and end
 /// it. Of everything else those tell who notice it, in the commit that makes it true.
-pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 22] = [
+pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 23] = [
     (
         NeedKind::CertificateEnds,
         CERTIFICATE,
@@ -69,6 +69,12 @@ pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 22] = [
         "writing of",
         NoticeKind::MapUnwritable,
         NoticeKind::MapWritable,
+    ),
+    (
+        NeedKind::NoMirror,
+        "keeping of",
+        NoticeKind::MirrorLost,
+        NoticeKind::MirrorKept,
     ),
     (
         NeedKind::NodeAmiss,

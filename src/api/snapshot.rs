@@ -166,6 +166,7 @@ impl Snapshot {
             withdrawn_copy: api.store.copy_trouble(),
             map: api.store.map_trouble(),
             withdrawn: api.store.withdrawn_trouble(),
+            mirror: api.store.mirror_trouble(),
             map_aside: api.store.map_aside(),
             seal_key_gone: api.store.seal_key_gone(),
             not_taken: shared_state.not_taken.clone(),

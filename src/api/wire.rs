@@ -246,6 +246,8 @@ pub enum NeedKind {
     WithdrawnCopy,
     /// `identities.jsonl`, the map of names to ids, cannot be written.
     MapUnwritable,
+    /// This machine of a cluster keeps no mirror of the database: while that is away, nothing can be served here.
+    NoMirror,
     /// A certificate ends within a week, or has ended, or cannot be read.
     CertificateEndsSoon,
     /// A certificate ends within 30 days.
@@ -270,7 +272,7 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::StoreUnusable,
         Self::StoreMoved,
         Self::SealKeyGone,
@@ -309,6 +311,7 @@ impl NeedKind {
         Self::SocketMoved,
         Self::WithdrawnCopy,
         Self::MapUnwritable,
+        Self::NoMirror,
         Self::CertificateEndsSoon,
         Self::CertificateEnds,
         Self::SourceLapsed,
@@ -336,6 +339,7 @@ impl NeedKind {
                 | Self::KeyChange
                 | Self::WithdrawnCopy
                 | Self::MapUnwritable
+                | Self::NoMirror
                 | Self::CertificateEndsSoon
                 | Self::CertificateEnds
                 | Self::JobFailed

@@ -141,13 +141,16 @@ async fn open_store(
     });
     let opened = match opened {
         Err(OpenError::Away { reason, lasting }) => {
-            let store = without_database(settings, clock, &reason).filter(|_| !lasting);
+            let store = match lasting {
+                true => None,
+                false => without_database(settings, clock, &reason)?,
+            };
             let store = store.ok_or(OpenError::Away { reason, lasting })?;
             return Ok((store, Opened::default()));
         }
         opened => opened?,
     };
-    keep_mirror(&opened.0, settings).await;
+    keep_mirror(&opened.0, settings);
     tell(&opened.1);
     Ok(opened)
 }
@@ -423,6 +426,7 @@ async fn end(mut supervisor: Supervisor, notifier: &Notifier) -> Result<(), RunE
             "did not end in time; what they had begun is due again at the next start"
         );
     }
+    supervisor.store.end_mirror(supervisor.clock.now()).await;
     match supervisor.loops.first_failure() {
         Some(failure) => Err(failure.into()),
         None => {

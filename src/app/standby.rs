@@ -16,18 +16,22 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// The store of this node without its database, where it has a mirror that may be served.
-pub(super) fn without_database(settings: &Settings, clock: &Clock, why: &str) -> Option<Store> {
-    let cluster = settings.cluster.as_ref()?.name.as_str();
+pub(super) fn without_database(
+    settings: &Settings,
+    clock: &Clock,
+    why: &str,
+) -> Result<Option<Store>, OpenError> {
+    let Some(cluster) = &settings.cluster else {
+        return Ok(None);
+    };
     let place = (&settings.store, settings.daemon.state_dir.as_path());
-    Store::of_mirror(place, cluster, why, clock.now())
+    Store::of_mirror(place, cluster.name.as_str(), why, clock.now())
 }
 
 /// Keeps a mirror of a store that machines share.
-pub(super) async fn keep_mirror(store: &Store, settings: &Settings) {
-    if let Some(cluster) = &settings.cluster
-        && let Err(error) = store.keep_mirror(cluster.name.as_str()).await
-    {
-        tracing::warn!(%error, "this node keeps no mirror until the next start");
+pub(super) fn keep_mirror(store: &Store, settings: &Settings) {
+    if let Some(cluster) = &settings.cluster {
+        store.keep_mirror(cluster.name.as_str());
     }
 }
 
@@ -50,7 +54,7 @@ impl Supervisor {
     /// The database answers: from now on this node is as any other.
     pub(super) async fn joined(&mut self, opened: Opened, settings: &Settings) {
         self.store.database_answers();
-        keep_mirror(&self.store, settings).await;
+        keep_mirror(&self.store, settings);
         self.was_opened(opened);
     }
 

@@ -54,6 +54,8 @@ impl Task for FileFollower {
     async fn step(&mut self) -> Duration {
         match self.follow().await {
             Ok(()) => self.said = false,
+            // Who keeps the lease tells, once, that the database is away.
+            Err(StoreError::Away { .. }) => {}
             Err(error) if !std::mem::replace(&mut self.said, true) => {
                 tracing::warn!(%error, "the files beside the store cannot follow what other machines write; it is tried again");
             }

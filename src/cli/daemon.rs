@@ -142,6 +142,16 @@ pub(crate) async fn through_restart<T>(
     }
 }
 
+/// Says how old the last answer was, where the database of the daemon does not answer it.
+pub(crate) fn say_age(client: &DaemonClient) {
+    if let Some(age) = client.age() {
+        output::aside(&format!(
+            "as of {} ago: the database does not answer this node; see `renewd status`",
+            short_duration(age)
+        ));
+    }
+}
+
 /// Whether it may be restarting.
 fn is_absent(error: &ClientError) -> bool {
     match error {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{
     Context,
-    daemon::{Offline, daemon, daemon_of},
+    daemon::{Offline, daemon, daemon_of, say_age},
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, Cell, DIM, PLAIN, STRONG, Table, WARN, paint, relative, state_style},
 };
@@ -155,7 +155,11 @@ impl Known {
 
     async fn one(&self, name: &Name, now: Timestamp) -> Result<wire::Identity, Failed> {
         match self {
-            Self::Daemon(client) => Ok(client.identity(name).await?),
+            Self::Daemon(client) => {
+                let identity = client.identity(name).await?;
+                say_age(client);
+                Ok(identity)
+            }
             Self::Store(offline) => match offline.store.record(name).await? {
                 Some(record) => Ok(wire::Identity::offline(&record, now)),
                 None => Err(Failed::plain(format!("there is no identity {name}"))),
@@ -268,6 +272,9 @@ impl List {
             after = page.next;
             if after.is_none() {
                 listing.end(now)?;
+                if let Known::Daemon(client) = &known {
+                    say_age(client);
+                }
                 return Ok(Exit::Done);
             }
         }

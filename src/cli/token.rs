@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Context,
     child::{Group, Program, Signals, asks_to_end},
-    daemon::{daemon, no_token},
+    daemon::{daemon, no_token, say_age},
     duration,
     exit::{Exit, Failed, Outcome},
     output,
@@ -29,7 +29,10 @@ use crate::{
 
 /// Print the current token of an identity
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ends with 5 when there is no live token: held, deleted, or not to be had.")]
+#[command(
+    after_help = "Ends with 5 when there is no live token: held, deleted, or not to be had. While the database of a \
+cluster does not answer the daemon, the token that it knows is printed, and how old that is on standard error."
+)]
 pub(crate) struct Token {
     /// The identity
     name: Name,
@@ -52,6 +55,7 @@ impl Token {
                 .hint(format!("`renewd why {}` says why", self.name))
         };
         let token = answer.map_err(no_token)?.ok_or_else(nothing)?;
+        say_age(&client);
         output::print_secret(&token)?;
         Ok(Exit::Done)
     }
@@ -126,6 +130,7 @@ fn passes(error: &ClientError) -> bool {
             ProblemType::Pending
                 | ProblemType::Unreachable
                 | ProblemType::Throttled
+                | ProblemType::Stale
                 | ProblemType::Busy
         ),
         ClientError::Unreadable { .. } => false,

@@ -344,6 +344,8 @@ impl LeaseKeeper {
 /// What the store answers, or why it did not.
 async fn in_time<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
     match tokio::time::timeout(ASKED_FOR, answer).await {
+        // What was asked is not the point: nothing is answered.
+        Ok(Err(StoreError::Away { reason, .. })) => Err(reason),
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", ASKED_FOR.as_secs())),
     }

@@ -361,6 +361,8 @@ impl Task for StrayFiles {
                 self.said = false;
                 if count == BATCH { BREATH } else { EVERY }
             }
+            // Who keeps the lease tells, once, that the database is away.
+            Err(StoreError::Away { .. }) => EVERY,
             Err(error) => {
                 if !std::mem::replace(&mut self.said, true) {
                     tracing::error!(%error, "files left behind wait for the store");

@@ -87,6 +87,8 @@ impl Worker for Keys {
             Err(error @ StoreError::Closed { .. }) => return Err(error),
             // The store has told of it; the keys stay in use as they are.
             Err(StoreError::Unreadable { .. }) => LONGEST_REST,
+            // Who keeps the lease tells, once, that the database is away.
+            Err(StoreError::Away { .. }) => TROUBLE,
             Err(error) => {
                 tracing::error!(resource = %self.settings.name, %error, "the keys wait until the store works");
                 TROUBLE

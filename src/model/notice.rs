@@ -145,6 +145,10 @@ kinds! {
     MapUnwritable = "map.unwritable",
     /// It is written again.
     MapWritable = "map.writable",
+    /// A machine of a cluster cannot keep its mirror of the database.
+    MirrorLost = "mirror.lost",
+    /// It keeps one again.
+    MirrorKept = "mirror.kept",
     /// Somebody whom the configuration or the map declares is not taken over.
     DeclarationRefused = "declaration.refused",
     /// Everybody who is declared is taken over.
@@ -254,6 +258,7 @@ const ENDED_BY: &[(NoticeKind, &[NoticeKind])] = &[
     (NoticeKind::ReloadRefused, &[NoticeKind::ReloadAccepted]),
     (NoticeKind::ClockOff, &[NoticeKind::ClockRight]),
     (NoticeKind::MapUnwritable, &[NoticeKind::MapWritable]),
+    (NoticeKind::MirrorLost, &[NoticeKind::MirrorKept]),
     (
         NoticeKind::DeclarationRefused,
         &[NoticeKind::DeclarationAccepted],

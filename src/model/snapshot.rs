@@ -156,6 +156,8 @@ pub struct SelfCheckFindings {
     pub map: Option<String>,
     /// `withdrawn.jsonl` of a machine of a cluster cannot be written; why.
     pub withdrawn: Option<String>,
+    /// Why this machine of a cluster keeps no mirror of the database.
+    pub mirror: Option<String>,
     /// Where a map is kept of which not all could be taken over.
     pub map_aside: Option<PathBuf>,
     /// The file of the seal key, where it is gone.
@@ -520,11 +522,16 @@ pub struct DatabaseAway {
 }
 
 impl DatabaseAway {
-    /// How old it is what is served meanwhile. A clock that was set back makes it no younger than now.
+    /// How old it is what is served meanwhile.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
-        let age = |at| Duration::try_from(now.duration_since(at)).unwrap_or_default();
-        self.mirror_of.map(age)
+        self.mirror_of.map(|agreed| mirror_age(agreed, now))
     }
+}
+
+/// How old it is what comes from a mirror that agreed with the database then. A clock that was set back makes it no
+/// younger than now.
+pub fn mirror_age(agreed: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(agreed)).unwrap_or_default()
 }
 
 /// A source as it is now.

@@ -27,7 +27,7 @@ use crate::{
     model::{
         CampaignId, Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
     },
-    sql::params,
+    sql::{self, Row, params},
 };
 
 /// Which store this is; the file says the same.
@@ -632,30 +632,54 @@ impl Txn<'_> {
         let sql = "SELECT num, name, version, token FROM identity WHERE num > ?1 AND version > 0 ORDER BY num LIMIT ?2";
         let mut after = 0;
         loop {
-            let rows = self.all(RowKind::Identity, sql, [after, PAGE], |row| {
-                Ok((
-                    row.get::<_, Num>("num")?,
-                    db::parsed::<crate::model::Name>(row, "name")?,
-                    Version(db::unsigned(row, "version")?),
-                    row.get::<_, Option<Vec<u8>>>("token")?,
-                ))
-            })?;
+            let rows = self.all(RowKind::Identity, sql, [after, PAGE], read_version)?;
             let Some((last, ..)) = rows.last() else {
                 return Ok(());
             };
             after = *last;
-            for (num, name, was, token) in rows {
-                let version = self.next_version(was, now);
-                let sealed = token.and_then(|token| self.seal_anew(&token, &name, was, version));
-                self.write_identities(
-                    "SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
-                     version = ?2, token = ?3 WHERE num = ?1",
-                    params![num, signed(version.0), sealed],
-                    Counting::Nothing,
-                )?;
-                self.want_of(num, &name, version, micros(now))?;
+            for row in rows {
+                self.raise_version(row, now)?;
             }
         }
+    }
+
+    /// The version of one row begins anew above the floor, with the token that it has.
+    fn raise_version(
+        &mut self,
+        (num, name, was, token): (Num, crate::model::Name, Version, Option<Vec<u8>>),
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let version = self.next_version(was, now);
+        let sealed = token.and_then(|token| self.seal_anew(&token, &name, was, version));
+        self.write_identities(
+            "SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
+             version = ?2, token = ?3 WHERE num = ?1",
+            params![num, signed(version.0), sealed],
+            Counting::Nothing,
+        )?;
+        self.want_of(num, &name, version, micros(now))
+    }
+
+    /// These versions were given out and are lost: what the database has of those identities begins anew above them. How
+    /// many there are.
+    pub(super) fn raise_above(
+        &mut self,
+        lost: &BTreeMap<String, Version>,
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let highest = lost.values().map(|version| version.0).max().unwrap_or(0);
+        self.set_number(FLOOR, self.number(FLOOR)?.max(highest))?;
+        self.load_floor()?;
+        let sql = "SELECT num, name, version, token FROM identity WHERE name = ?1 AND version > 0 AND version < ?2";
+        let mut raised = 0;
+        for (name, version) in lost {
+            let params = params![name, signed(version.0)];
+            if let Some(row) = self.first(sql, params, read_version)? {
+                self.raise_version(row, now)?;
+                raised += 1;
+            }
+        }
+        Ok(raised)
     }
 
     /// A token under its new version; one that does not open is as good as none.
@@ -678,4 +702,14 @@ impl Txn<'_> {
         self.effects.ahead |= version.0 > seconds;
         version
     }
+}
+
+/// A row by its number and name, with its version and the token of that.
+fn read_version(row: &Row<'_>) -> sql::Result<(Num, crate::model::Name, Version, Option<Vec<u8>>)> {
+    Ok((
+        row.get("num")?,
+        db::parsed(row, "name")?,
+        Version(db::unsigned(row, "version")?),
+        row.get("token")?,
+    ))
 }

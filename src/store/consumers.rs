@@ -561,7 +561,7 @@ impl Store {
 
     /// Whether any of these users and groups may read any identity.
     pub async fn may_any_read(&self, readers: Vec<Reader>) -> Answer<bool> {
-        self.read_mirrored("look for readers", move |db| {
+        self.read_mirrored("look for readers", Vec::new(), move |db| {
             for reader in &readers {
                 let sql = "SELECT 1 FROM reader WHERE name = ?1 AND n > 0";
                 if db.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {

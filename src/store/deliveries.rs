@@ -240,7 +240,7 @@ impl Store {
         limit: usize,
     ) -> Answer<Vec<Delivery>> {
         let sink = sink.clone();
-        self.read_mirrored("list deliveries", move |db| {
+        self.read_mirrored("list deliveries", Vec::new(), move |db| {
             let (name, node) = (sink.name().as_str(), db::node_of(&sink));
             let params = params![db.sink_num(&sink)?, after, name, node];
             Ok(db.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
@@ -251,7 +251,7 @@ impl Store {
     /// A page of the documents that a sink should keep, in the order of the rows.
     pub async fn members(&self, sink: &SinkAt, after: Num, limit: usize) -> Answer<Vec<Member>> {
         let sink = sink.clone();
-        self.read_mirrored("read a sink's tokens", move |db| {
+        self.read_mirrored("read a sink's tokens", Vec::new(), move |db| {
             let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
                        FROM delivery d JOIN identity i ON i.num = d.identity \
                        LEFT JOIN resource r ON r.num = i.resource \

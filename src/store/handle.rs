@@ -58,6 +58,8 @@ pub(super) struct Inner {
     owner: Owner,
     /// What there is once it is open.
     pub(super) open: OnceLock<Open>,
+    /// Held before it is open, where only its mirror is served.
+    held: OnceLock<Lock>,
     signals: Signals,
     standby: Arc<Standby>,
     pub(super) keep: Keep,
@@ -112,11 +114,26 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn join(&self, now: Timestamp) -> Result<Opened, OpenError> {
-        let mut parts = open::open(self.settings(), self.state_dir(), now, true)?;
+        let place = (self.settings(), self.state_dir());
+        let mut parts = match self.0.held.get() {
+            Some(lock) => open::open_under(lock.clone(), place, now, true)?,
+            None => open::open(place.0, place.1, now, true)?,
+        };
         self.0.signals.begin_at(parts.writer.signals.seq());
         parts.writer.signals = self.0.signals.clone();
         parts.writer.witness = Some(self.0.standby.clone());
         self.take_up(parts)
+    }
+
+    /// Keeps other daemons of this machine away before it is open.
+    pub(super) fn keep_lock(&self, lock: Lock) {
+        // Whoever came first stays.
+        self.0.held.set(lock).ok();
+    }
+
+    /// What seals its secrets, once it is open.
+    pub(super) fn seal(&self) -> Option<Arc<Seal>> {
+        self.0.open.get().map(|open| open.seal.clone())
     }
 
     /// Whether its database was opened.
@@ -174,6 +191,7 @@ impl Store {
             reseal: Notify::new(),
             owner: settings.owner.clone(),
             open: OnceLock::new(),
+            held: OnceLock::new(),
             signals,
             standby,
             keep: Keep {
@@ -240,7 +258,9 @@ impl Store {
             }
             Ok(news)
         });
-        self.0.signals.heed(news.await?);
+        let news = news.await?;
+        self.standby().is_prompt();
+        self.0.signals.heed(news);
         Ok(())
     }
 
@@ -467,7 +487,16 @@ impl Store {
         self.standby().answers(doing)?;
         self.reach(doing)?;
         let began = self.now();
-        let answer = self.threads(doing)?.read(doing, work).await;
+        let read = self.threads(doing)?.read(doing, work);
+        let answer = match self.is_shared() {
+            false => read.await,
+            true => tokio::select! {
+                biased;
+                answer = read => answer,
+                // Nobody waits for as long as a host that is frozen keeps a connection.
+                why = self.standby().fell_silent(doing) => Err(why),
+            },
+        };
         self.measured(doing, began, answer)
     }
 

@@ -81,13 +81,15 @@ impl Store {
     /// An identity by name.
     pub async fn record(&self, name: &Name) -> Answer<Option<Record>> {
         let name = name.clone();
-        self.read_mirrored("look an identity up", move |db| db.record(name.as_str()))
-            .await
+        self.read_mirrored("look an identity up", vec![name.clone()], move |db| {
+            db.record(name.as_str())
+        })
+        .await
     }
 
     /// What each of these names leads to, by the same work whether it leads anywhere.
     pub async fn led_to(&self, names: Vec<Name>) -> Answer<Vec<Led>> {
-        self.read_mirrored("look identities up", move |db| {
+        self.read_mirrored("look identities up", names.clone(), move |db| {
             let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
             let first = select_record!(
                 "WHERE i.name >= '' AND CAST(?1 AS TEXT) = ?1 ORDER BY i.name LIMIT 1"
@@ -117,21 +119,27 @@ impl Store {
     /// Identities by name; those that do not exist or cannot be read are left out.
     pub async fn records(&self, names: &[Name]) -> Answer<Vec<Record>> {
         let names = names.to_vec();
-        self.read_mirrored("look identities up", move |db| db.records(&names))
-            .await
+        self.read_mirrored("look identities up", names.clone(), move |db| {
+            db.records(&names)
+        })
+        .await
     }
 
     /// An identity by its row.
     pub async fn record_of(&self, num: Num) -> Answer<Option<Record>> {
-        self.read_mirrored("look an identity up", move |db| Ok(db.record_of(num)?))
-            .await
+        self.read_mirrored("look an identity up", Vec::new(), move |db| {
+            Ok(db.record_of(num)?)
+        })
+        .await
     }
 
     /// A page of identities in the order of their names.
     pub async fn list(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Record>> {
         let after = after.map_or(String::new(), ToString::to_string);
-        self.read_mirrored("list identities", move |db| db.list(&after, limit))
-            .await
+        self.read_mirrored("list identities", Vec::new(), move |db| {
+            db.list(&after, limit)
+        })
+        .await
     }
 
     /// What a consumer of this row should hold, with the token.
@@ -142,7 +150,7 @@ impl Store {
     /// What a consumer of this name should hold, with the token.
     pub async fn document_by_name(&self, name: &Name) -> Answer<Option<TokenDocument>> {
         let name = name.clone();
-        self.read_mirrored("read a token", move |db| {
+        self.read_mirrored("read a token", vec![name.clone()], move |db| {
             match db.num_of(name.as_str())? {
                 Some(num) => Ok(db.consignment(num)?.map(|found| found.document)),
                 None => Ok(None),
@@ -153,14 +161,14 @@ impl Store {
 
     /// The document and the readers of a row, in one read.
     pub async fn consignment(&self, num: Num) -> Answer<Option<Consignment>> {
-        self.read_mirrored("read a token", move |db| db.consignment(num))
+        self.read_mirrored("read a token", Vec::new(), move |db| db.consignment(num))
             .await
     }
 
     /// The same of many rows, each answered by itself.
     pub async fn consignments(&self, nums: Vec<Num>) -> Answer<Each<Option<Consignment>>> {
         let doing = "read a token";
-        self.read_mirrored(doing, move |db| {
+        self.read_mirrored(doing, Vec::new(), move |db| {
             let read = |num: &Num| db.consignment(*num);
             let each = nums.iter().map(read);
             Ok(each
@@ -200,7 +208,7 @@ impl Store {
 
     /// Holdings by name; those that do not exist or cannot be read are left out.
     pub async fn holdings(&self, names: Vec<Name>) -> Answer<Vec<Holding>> {
-        self.read_mirrored("read tokens", move |db| {
+        self.read_mirrored("read tokens", names.clone(), move |db| {
             let _same_state = db.conn.same_state()?;
             let found = db.records(&names)?;
             db.held(found)
@@ -211,7 +219,7 @@ impl Store {
     /// A page of holdings in the order of their names.
     pub async fn holdings_page(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Holding>> {
         let after = after.map_or(String::new(), ToString::to_string);
-        self.read_mirrored("read tokens", move |db| {
+        self.read_mirrored("read tokens", Vec::new(), move |db| {
             let _same_state = db.conn.same_state()?;
             let found = db.list(&after, limit)?;
             db.held(found)

@@ -311,11 +311,11 @@ impl Txn<'_> {
     }
 
     /// Carries out what the files of this machine say and the database has lost. `seen` is the highest number of a
-    /// change that this machine has seen.
+    /// change that this machine has seen, and `given` the highest version that it may have answered.
     fn take_up_lost(
         &mut self,
         files: &Files,
-        seen: u64,
+        (seen, given): (u64, u64),
         now: Timestamp,
     ) -> Outcome<Option<BroughtUp>> {
         let lost = files.lost(&self.known_entries()?)?;
@@ -324,7 +324,7 @@ impl Txn<'_> {
             return Ok(None);
         }
         let may_be_behind = self.versions_may_be_behind(now)?;
-        let brought = self.bring_up(&lost.facts, (true, lost.high), now)?;
+        let brought = self.bring_up(&lost.facts, (true, lost.high.max(given)), now)?;
         for line in &lost.lines {
             let mut text = Vec::new();
             // Writing into memory cannot fail.
@@ -586,7 +586,7 @@ pub(super) struct Joined {
 impl Txn<'_> {
     /// A machine of a cluster starts: what its files say and the database has lost is carried out.
     pub(super) fn join_with(&mut self, files: &Files, now: Timestamp) -> Outcome<Joined> {
-        if let Some(brought) = self.take_up_lost(files, 0, now)? {
+        if let Some(brought) = self.take_up_lost(files, (0, 0), now)? {
             return Ok(Joined {
                 brought: Some(brought),
                 place: None,
@@ -616,10 +616,16 @@ impl Store {
     /// Brings the files of this machine up to the store, where other machines wrote; and the store up to them, where
     /// the database has lost its last commits. What was carried out again then.
     pub async fn follow_files(&self, now: Timestamp) -> Answer<Option<BroughtUp>> {
-        if !self.is_shared() || self.ask_to_follow(Purpose::Follow).await? {
+        if !self.is_shared() {
             return Ok(None);
         }
-        let (files, seen) = (Files::in_folder(self.state_dir()), self.seq());
+        self.raise_lost(now).await?;
+        if self.ask_to_follow(Purpose::Follow).await? {
+            return Ok(None);
+        }
+        let files = Files::in_folder(self.state_dir());
+        let given = self.standby().mirror().map_or(0, |mirror| mirror.highest());
+        let seen = (self.seq(), given);
         let taken = self
             .purposely(
                 "take up what the database has lost",
@@ -631,6 +637,34 @@ impl Store {
         Ok(taken)
     }
 
+    /// Raises the versions of those of whom this machine has answered newer ones than the database knows.
+    async fn raise_lost(&self, now: Timestamp) -> Answer<()> {
+        let Some(mirror) = self.standby().mirror() else {
+            return Ok(());
+        };
+        let newer = mirror.newer();
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let lost = newer.clone();
+        let raising = self.purposely("raise versions", Purpose::TakeUp, move |txn| {
+            let raised = txn.raise_above(&lost, now)?;
+            if raised > 0 {
+                let message = format!(
+                    "The database has lost its last commits: {} has answered newer versions of {raised} identities than it \
+                     knows. Each begins anew above them",
+                    txn.node()
+                );
+                tracing::error!("{message}");
+                txn.raise(&[Notice::new(NoticeKind::StoreBroughtUp, now, message)])?;
+            }
+            Ok(())
+        });
+        raising.await?;
+        mirror.is_caught_up(&newer);
+        Ok(())
+    }
+
     pub(super) async fn ask_to_follow(&self, purpose: Purpose) -> Answer<bool> {
         self.purposely("append to the files", purpose, |_| Ok(true))
             .await
@@ -640,6 +674,10 @@ impl Store {
     pub async fn files_are_behind(&self) -> Answer<bool> {
         if !self.is_shared() {
             return Ok(false);
+        }
+        let mirror = self.standby().mirror();
+        if mirror.is_some_and(|mirror| !mirror.newer().is_empty()) {
+            return Ok(true);
         }
         let (end, seen) = (
             self.signals().files_end_at.load(Ordering::SeqCst),

@@ -3,11 +3,14 @@
 //! whatever reads the store reads the copy as well, by the same texts and the same rules.
 //!
 //! Only the daemon of its node writes it. It follows the database by what changed since the two agreed, and row by row
-//! where that is not known any more; what is withdrawn over this node is in it before whoever withdrew it is answered.
+//! where that is not known any more. What is withdrawn over this node is in it before whoever withdrew it is answered,
+//! and so is what this node answers from the database: nothing that it gives is older than what was answered, over a
+//! restart too. A row of which the database has an older version than the copy was lost there: the copy keeps its own
+//! until the database has a version above it.
 //! A copy of another cluster, under another seal key, of a newer schema or damaged is set aside and told, never served.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,18 +21,21 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     backup::RESTORED,
     catch_up::STORE_ID,
+    copied_rows::{CopiedRows, Newer, places},
     db::{self, Db, Txn, micros, signed},
     error::{Fault, Outcome, StoreError},
     identities::count,
+    mirror_facts::{Facts, SEAL_KEY, SEQ, unfit},
     open::touch,
     reseal::SUCCESSOR,
     schema,
     seal::Seal,
+    standby::Told,
     tables::update_identities,
 };
 use crate::{
-    model::{NodeName, Num},
-    sql::{self, Connection, ErrorKind, ToSql, Value, ValueRef, params},
+    model::{NodeName, Num, Version},
+    sql::{self, Connection, ErrorKind, ToSql},
 };
 
 /// The copy, in the state directory.
@@ -42,8 +48,6 @@ const CLUSTER: &str = "mirror_of";
 /// When it and the database last agreed, and when it was last compared row by row.
 const AGREED: &str = "mirror_agreed";
 const WHOLE: &str = "mirror_whole";
-const SEAL_KEY: &str = "seal_key";
-const SEQ: &str = "seq";
 
 /// A copy up to this size is read through for damage when it is opened.
 const CHECKED: u64 = 64 << 20;
@@ -51,8 +55,12 @@ const CHECKED: u64 = 64 << 20;
 const PAGE: usize = 256;
 /// Rows that one statement looks for.
 const LISTED: usize = 32;
-/// Agreement alone is noted on the disk so often, and the small tables are compared.
-const NOTED_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// Agreement alone is noted on the disk so often: what is served after a kill counts as older by at most that.
+const NOTED_EVERY: SignedDuration = SignedDuration::from_secs(10);
+/// The small tables are compared so often, and what has ended is dropped.
+const COMPARED_EVERY: SignedDuration = SignedDuration::from_mins(1);
+/// A copy that cannot be kept is made anew so much later.
+const AGAIN_AFTER: SignedDuration = SignedDuration::from_secs(10);
 /// Whatever was missed is taken over after so long.
 const WHOLE_EVERY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -79,6 +87,9 @@ pub(super) struct Mirror {
     seal: Arc<Seal>,
     /// Whether it has to outlive a power cut.
     durable: bool,
+    /// Who brings rows over from the database, from reading them to writing them: one at a time, so that none puts what
+    /// was before in the place of what is.
+    turn: Mutex<()>,
     copy: Mutex<Copy>,
 }
 
@@ -93,10 +104,25 @@ struct Copy {
     seq: u64,
     /// When it was last compared row by row.
     whole: Option<Timestamp>,
+    /// When the small tables were last compared.
+    compared: Option<Timestamp>,
     /// When what has ended was last dropped.
     swept: Option<Timestamp>,
+    /// The highest version that it ever had.
+    highest: u64,
+    /// Of whom it has a newer version than the database.
+    newer: BTreeMap<String, Version>,
     /// Why there is none, or why the last one could not be used.
     trouble: Option<String>,
+    /// When it was last tried in vain to make one.
+    tried: Option<Timestamp>,
+}
+
+impl Copy {
+    /// Whether so long has passed since; also where the clock was set back.
+    fn is_past(since: Option<Timestamp>, every: SignedDuration, now: Timestamp) -> bool {
+        since.is_none_or(|since| now.duration_since(since).abs() >= every)
+    }
 }
 
 impl fmt::Debug for Mirror {
@@ -106,51 +132,6 @@ impl fmt::Debug for Mirror {
             .field("path", &path)
             .field("agreed", &agreed)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a store says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Facts {
-    store: Option<String>,
-    seal_key: Option<String>,
-    successor: Option<String>,
-    /// Why it may not be served from before a person says so.
-    restored: Option<String>,
-    seq: u64,
-}
-
-impl Facts {
-    fn of(db: &Db) -> Outcome<Self> {
-        let sql = "SELECT key, value FROM meta WHERE key IN (?1, ?2, ?3, ?4, ?5)";
-        let keys = [STORE_ID, SEAL_KEY, SUCCESSOR, RESTORED, SEQ];
-        let mut facts = Self::default();
-        for (key, value) in db.every(sql, keys, |row| {
-            Ok((row.get::<_, String>(0)?, text_of(row.get_ref(1)?)))
-        })? {
-            match key.as_str() {
-                STORE_ID => facts.store = value,
-                SEAL_KEY => facts.seal_key = value,
-                SUCCESSOR => facts.successor = value,
-                RESTORED => facts.restored = value,
-                _ => facts.seq = value.and_then(|seq| seq.parse().ok()).unwrap_or(0),
-            }
-        }
-        Ok(facts)
-    }
-
-    /// Whether a copy with these facts goes on where it is in a database with those.
-    fn goes_on_in(&self, theirs: &Self) -> bool {
-        self.store == theirs.store && self.seal_key == theirs.seal_key && self.seq <= theirs.seq
-    }
-}
-
-/// A single fact as text, whichever way the engine keeps it.
-fn text_of(value: ValueRef<'_>) -> Option<String> {
-    match value {
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        ValueRef::Null | ValueRef::Real(_) | ValueRef::Blob(_) => None,
     }
 }
 
@@ -201,12 +182,13 @@ impl Mirror {
             node,
             seal,
             durable,
+            turn: Mutex::default(),
             copy: Mutex::default(),
         };
         let mut copy = mirror.copy();
         match mirror.found() {
             Ok(found) => *copy = found.unwrap_or_default(),
-            Err(why) => mirror.give_up(&mut copy, why),
+            Err(why) => mirror.give_up(&mut copy, why, Lost::Aside),
         }
         drop(copy);
         mirror
@@ -222,15 +204,41 @@ impl Mirror {
         self.copy().trouble.clone()
     }
 
+    /// It was opened at this instant: where the clock was set back since the two agreed, what it holds counts as of now.
+    pub(super) fn begin_at(&self, now: Timestamp) {
+        let mut copy = self.copy();
+        copy.agreed = copy.agreed.map(|agreed| agreed.min(now));
+    }
+
     /// Whether it has to follow a database that is at this number; where it has not, the two agree.
     pub(super) fn is_behind(&self, upto: u64, now: Timestamp) -> bool {
-        let due = self.is_due(now) || self.is_whole_due(now);
         let mut copy = self.copy();
-        let is_behind = due || copy.seq != upto || copy.agreed.is_none();
-        if !is_behind {
-            copy.agreed = Some(now);
+        if copy.trouble.is_some() && copy.db.is_none() {
+            return Copy::is_past(copy.tried, AGAIN_AFTER, now);
         }
-        is_behind
+        let due = Copy::is_past(copy.compared, COMPARED_EVERY, now)
+            || Copy::is_past(copy.whole, WHOLE_EVERY, now);
+        if due || copy.seq != upto || copy.agreed.is_none() {
+            return true;
+        }
+        copy.agreed = Some(now);
+        let is_noted = !Copy::is_past(copy.noted, NOTED_EVERY, now);
+        drop(copy);
+        if !is_noted {
+            self.note_agreement();
+        }
+        false
+    }
+
+    /// Notes on the disk when the two last agreed.
+    pub(super) fn note_agreement(&self) {
+        let agreed = self.copy().agreed;
+        let Some(agreed) = agreed else { return };
+        let noted = self.write(|txn| Ok(db::set_meta(&txn.conn, AGREED, micros(agreed))?));
+        match noted {
+            Ok(_) => self.copy().noted = Some(agreed),
+            Err(halt) => self.lose(halt),
+        }
     }
 
     /// The number of the last change that it has.
@@ -238,19 +246,94 @@ impl Mirror {
         self.copy().seq
     }
 
-    /// Reads from it; nothing where it may not be served.
-    pub(super) fn read<T>(&self, work: impl FnOnce(&Db) -> Outcome<T>) -> Option<Outcome<T>> {
+    /// The highest version that it ever had.
+    pub(super) fn highest(&self) -> u64 {
+        self.copy().highest
+    }
+
+    /// Of whom it has a newer version than the database.
+    pub(super) fn newer(&self) -> BTreeMap<String, Version> {
+        self.copy().newer.clone()
+    }
+
+    /// The database has versions above these.
+    pub(super) fn is_caught_up(&self, newer: &BTreeMap<String, Version>) {
+        let is_over = |name: &String, version: &Version| newer.get(name) == Some(version);
+        self.copy()
+            .newer
+            .retain(|name, version| !is_over(name, version));
+    }
+
+    /// Reads from it, and when it last agreed with the database; nothing where it may not be served.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Db) -> Outcome<T>,
+    ) -> Option<(Outcome<T>, Timestamp)> {
         let mut copy = self.copy();
-        copy.agreed?;
-        let found = copy.db.as_ref().map(work);
-        if let Some(Err(Fault::Sql(error))) = &found
+        let agreed = copy.agreed?;
+        let found = copy.db.as_ref().map(work)?;
+        if let Err(Fault::Sql(error)) = &found
             && error.kind() == ErrorKind::Corrupt
         {
             let why = error.to_string();
-            self.give_up(&mut copy, why);
+            self.give_up(&mut copy, why, Lost::Aside);
             return None;
         }
-        found
+        Some((found, agreed))
+    }
+
+    /// Brings it as far as an answer from the database, before that goes out. False where it is further than the answer.
+    /// Fails where the database does: then it is no answer.
+    pub(super) fn reach(&self, db: &Db, answer: &[Told]) -> Outcome<bool> {
+        let reached = (|| {
+            let (differing, _) = self.compared(answer)?;
+            if differing.is_empty() {
+                return Ok(true);
+            }
+            let mut nums = BTreeSet::new();
+            for name in &differing {
+                let here = self.with_db(|copy| copy.num_of(name))?.flatten();
+                nums.extend(here.into_iter().chain(db.num_of(name)?));
+            }
+            self.take_these(db, &nums)?;
+            Ok(!self.compared(answer)?.1)
+        })();
+        match reached {
+            Ok(reached) => Ok(reached),
+            Err(Halt::Database(fault)) => Err(fault),
+            Err(halt) => {
+                self.lose(halt);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Of whom it says something else than the answer, and whether anything newer.
+    fn compared(&self, answer: &[Told]) -> Result<(Vec<String>, bool), Halt> {
+        let compared = self.with_db(|copy| {
+            let sql = "SELECT version, good_until = 0 AND expires_at IS NOT NULL, state FROM identity WHERE name = ?1";
+            let (mut differing, mut is_newer) = (Vec::new(), false);
+            for told in answer {
+                let name = told.name.as_str();
+                let here = copy.first(sql, [name], |row| {
+                    let version = Version(db::unsigned(row, 0)?);
+                    Ok((version, row.get::<_, bool>(1)?, row.get::<_, String>(2)?))
+                })?;
+                if !told.is_said_by(here.as_ref()) {
+is_newer |= here.is_some_and(|here| told.is_older_than(&here));
+                    differing.push(name.to_owned());
+                }
+            }
+            Ok((differing, is_newer))
+        });
+        Ok(compared?.unwrap_or_default())
+    }
+
+    /// Looks into the copy, served or not.
+    fn with_db<T>(&self, work: impl FnOnce(&Db) -> Outcome<T>) -> Result<Option<T>, Halt> {
+        let copy = self.copy();
+        let found = copy.db.as_ref().map(work).transpose();
+        found.map_err(Halt::Copy)
     }
 
     /// Takes over what changed in the database since the two agreed. Fails where the database does; trouble with the
@@ -278,13 +361,17 @@ impl Mirror {
             return;
         }
         let taken = match self.take_these(db, nums) {
-            Err(Halt::Database(_)) => self.write(|txn| {
-                for num in nums {
-                    let what = "SET token = NULL, good_until = 0 WHERE num = ?1";
-                    txn.run(&update_identities(what), [num])?;
-                }
-                Ok(())
-            }),
+            Err(Halt::Database(_)) => {
+                let _turn = self.turn();
+                let dropped = self.write(|txn| {
+                    for num in nums {
+                        let what = "SET token = NULL, good_until = 0 WHERE num = ?1";
+                        txn.run(&update_identities(what), [num])?;
+                    }
+                    Ok(())
+                });
+                dropped.map(drop)
+            }
             taken => taken,
         };
         if let Err(halt) = taken {
@@ -297,28 +384,25 @@ impl Mirror {
     pub(super) fn forget_dead(&self, now: Timestamp) {
         let agreed = {
             let mut copy = self.copy();
-            let is_due = copy
-                .swept
-                .is_none_or(|swept| now.duration_since(swept).abs() >= NOTED_EVERY);
+            let is_due = Copy::is_past(copy.swept, COMPARED_EVERY, now);
             let Some(agreed) = copy.agreed.filter(|_| is_due) else {
                 return;
             };
             copy.swept = Some(now);
-            agreed
+            copy.noted.map_or(agreed, |noted| noted.max(agreed))
         };
-        let mut dropped = 0;
         let written = self.write(|txn| {
             let what = "SET token = NULL WHERE token IS NOT NULL AND expires_at <= ?1";
-            dropped = txn.run(&update_identities(what), [micros(now.max(agreed))])?;
+            let dropped = txn.run(&update_identities(what), [micros(now.max(agreed))])?;
             if dropped > 0 {
                 // The clock may have been wrong: it is compared row by row once the database is there.
                 txn.run("DELETE FROM meta WHERE key = ?1", [WHOLE])?;
             }
-            Ok(())
+            Ok(dropped)
         });
         match written {
-            Ok(()) if dropped > 0 => self.copy().whole = None,
-            Ok(()) => {}
+            Ok(Some(1..)) => self.copy().whole = None,
+            Ok(_) => {}
             // None of them is served all the same.
             Err(Halt::Database(fault) | Halt::Copy(fault)) => {
                 let error = StoreError::new("drop what has ended from this node's mirror", fault);
@@ -327,10 +411,18 @@ impl Mirror {
         }
     }
 
-    /// It cannot be kept.
+    /// It cannot be kept: what it lacks was answered already, so that nothing is served from it any more.
     fn lose(&self, (Halt::Database(fault) | Halt::Copy(fault)): Halt) {
-        let why = StoreError::new("keep this node's mirror", fault).to_string();
-        self.give_up(&mut self.copy(), why);
+        let why = StoreError::new("keep this node's mirror", fault);
+        let lost = match why {
+            StoreError::Full { .. } => Lost::ForRoom,
+            _ => Lost::Aside,
+        };
+        self.give_up(&mut self.copy(), why.to_string(), lost);
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn copy(&self) -> MutexGuard<'_, Copy> {
@@ -358,14 +450,16 @@ impl Mirror {
             at.map(|at| at.map(db::instant))
         };
         let (agreed, whole) = (at(AGREED)?, at(WHOLE)?);
+        let highest = "SELECT coalesce(max(version), 0) FROM identity";
+        let highest = db.first(highest, [], |row| db::unsigned(row, 0));
         Ok(Some(Copy {
             agreed: agreed.filter(|_| facts.restored.is_none()),
             noted: agreed,
             whole,
             seq: facts.seq,
-            swept: None,
-            trouble: None,
+            highest: highest.map_err(|e| in_words(e.into()))?.unwrap_or(0),
             db: Some(db),
+            ..Copy::default()
         }))
     }
 
@@ -394,18 +488,31 @@ impl Mirror {
         Ok(Ok(Db::on(conn, kept, self.node.clone())))
     }
 
-    /// Sets what lies there aside; nothing is served from it any more.
-    fn give_up(&self, copy: &mut Copy, why: String) {
-        let before = std::mem::take(copy).trouble;
+    /// Takes what lies there out of the way; nothing is served from it any more.
+    fn give_up(&self, copy: &mut Copy, why: String, lost: Lost) {
+        let Copy {
+            trouble: before,
+            highest,
+            newer,
+            tried,
+            ..
+        } = std::mem::take(copy);
+        (copy.highest, copy.newer, copy.tried) = (highest, newer, tried);
         // It is tried again and again.
         if before.as_ref() != Some(&why) {
+            let path = self.state_dir.join(FILE);
+            let done = match lost {
+                Lost::Aside => format!("set aside as {ASIDE}"),
+                Lost::ForRoom => "removed".to_owned(),
+            };
             tracing::error!(
-                "this node's mirror {} is set aside as {ASIDE}, and made anew from the database: {why}",
-                self.state_dir.join(FILE).display()
+                "this node's mirror {} is {done}, and made anew from the database; until then nothing could be served \
+                 while the database is away: {why}",
+                path.display()
             );
         }
-        if let Err(error) = set_aside(&self.state_dir) {
-            tracing::error!(%error, "the mirror could not be set aside; it is not used");
+        if let Err(error) = out_of_the_way(&self.state_dir, lost) {
+            tracing::error!(%error, "the mirror could not be taken out of the way; it is not used");
         }
         copy.trouble = Some(why);
     }
@@ -417,12 +524,20 @@ impl Mirror {
         now: Timestamp,
     ) -> Result<(), Halt> {
         let theirs = Facts::of(db)?;
+        self.copy().tried = Some(now);
         let mine = self.begun()?;
-        let changes = match mine.goes_on_in(&theirs) && !self.is_whole_due(now) {
+        let (is_whole_due, is_due) = {
+            let copy = self.copy();
+            (
+                Copy::is_past(copy.whole, WHOLE_EVERY, now),
+                Copy::is_past(copy.compared, COMPARED_EVERY, now),
+            )
+        };
+        let changes = match mine.goes_on_in(&theirs) && !is_whole_due {
             true => changes(db, mine.seq)?,
             false => ChangedRows::Unknown,
         };
-        if mine == theirs && changes.are_none() && !self.is_due(now) {
+        if mine == theirs && changes.are_none() && !is_due {
             self.copy().agreed = Some(now).filter(|_| theirs.restored.is_none());
             return Ok(());
         }
@@ -446,17 +561,6 @@ impl Mirror {
             Some(db) => Facts::of(db).map_err(Halt::Copy),
             None => Ok(Facts::default()),
         }
-    }
-
-    /// Whether agreement is to be noted on the disk, and the small tables compared.
-    fn is_due(&self, now: Timestamp) -> bool {
-        let noted = self.copy().noted;
-        noted.is_none_or(|noted| now.duration_since(noted).abs() >= NOTED_EVERY)
-    }
-
-    fn is_whole_due(&self, now: Timestamp) -> bool {
-        let whole = self.copy().whole;
-        whole.is_none_or(|whole| now.duration_since(whole).abs() >= WHOLE_EVERY)
     }
 
     /// Notes that it has everything up to this number.
@@ -483,24 +587,27 @@ impl Mirror {
         })?;
         let mut copy = self.copy();
         copy.agreed = Some(now).filter(|_| theirs.restored.is_none());
-        (copy.noted, copy.seq) = (Some(now), theirs.seq);
-        copy.trouble = None;
+        (copy.noted, copy.compared, copy.seq) = (Some(now), Some(now), theirs.seq);
+        if copy.trouble.take().is_some() {
+            tracing::info!("this node's mirror is whole again");
+        }
         if whole {
             copy.whole = Some(now);
         }
         Ok(())
     }
 
-    /// Writes to the copy, wholly or not at all.
-    fn write(&self, work: impl FnOnce(&mut Txn<'_>) -> Outcome<()>) -> Result<(), Halt> {
+    /// Writes to the copy, wholly or not at all; nothing where there is none.
+    fn write<T>(&self, work: impl FnOnce(&mut Txn<'_>) -> Outcome<T>) -> Result<Option<T>, Halt> {
         let copy = self.copy();
-        let Some(db) = &copy.db else { return Ok(()) };
+        let Some(db) = &copy.db else { return Ok(None) };
         let written = (|| {
             db.conn.begin()?;
             let mut txn = Txn::on(db);
-            work(&mut txn)?;
+            let written = work(&mut txn)?;
             txn.flush_counts()?;
-            Ok(db.conn.batch("COMMIT")?)
+            db.conn.batch("COMMIT")?;
+            Ok(Some(written))
         })();
         if written.is_err() && db.conn.is_in_transaction() {
             db.conn.batch("ROLLBACK").ok();
@@ -510,13 +617,9 @@ impl Mirror {
 
     /// The names of a table's columns, in order.
     fn columns(&self, table: &str) -> Result<Vec<String>, Halt> {
-        let copy = self.copy();
-        let Some(db) = &copy.db else {
-            return Ok(Vec::new());
-        };
         let sql = "SELECT name FROM pragma_table_info(?1) ORDER BY cid";
-        let columns = db.every(sql, [table], |row| row.get(0));
-        columns.map_err(|error| Halt::Copy(error.into()))
+        let columns = self.with_db(|copy| Ok(copy.every(sql, [table], |row| row.get(0))?));
+        Ok(columns?.unwrap_or_default())
     }
 
     /// Takes the tables of resources and sinks over; whether other sinks are configured than before, so that others
@@ -524,7 +627,9 @@ impl Mirror {
     fn take_small(&self, db: &Db) -> Result<bool, Halt> {
         let mut bound_anew = false;
         for table in ["resource", "sink"] {
-            let rows = Rows::of(table, self.columns(table)?, |select, read| {
+            let columns = self.columns(table)?;
+            let _turn = self.turn();
+            let rows = CopiedRows::of(table, columns, |select, read| {
                 db.every(&format!("{select} ORDER BY num"), [], read)
             })?;
             self.write(|txn| {
@@ -553,21 +658,18 @@ impl Mirror {
                 .take(LISTED)
                 .collect();
             let params: Vec<&dyn ToSql> = wanted.iter().map(|num| num as &dyn ToSql).collect();
-            let rows = Rows::of("identity", identity.clone(), |select, read| {
+            let _turn = self.turn();
+            let rows = CopiedRows::of("identity", identity.clone(), |select, read| {
                 let sql = format!("{select} WHERE num IN ({})", places(LISTED));
                 db.every(&sql, params.as_slice(), read)
             })?;
-            let deliveries = Rows::of("delivery", delivery.clone(), |select, read| {
+            let deliveries = CopiedRows::of("delivery", delivery.clone(), |select, read| {
                 let sql = format!("{select} WHERE identity IN ({})", places(LISTED));
                 db.every(&sql, params.as_slice(), read)
             })?;
-            self.write(|txn| {
-                for num in listed {
-                    txn.drop_copied_identities("num = ?1", [num])?;
-                    txn.drop_copied_deliveries("identity = ?1", [num])?;
-                }
-                rows.put(txn)?;
-                deliveries.insert(txn)
+            let list = wanted.iter().map(Num::to_string).collect::<Vec<_>>();
+            self.put((rows, deliveries), &|column| {
+                format!("{column} IN ({})", list.join(", "))
             })?;
         }
         Ok(())
@@ -577,6 +679,7 @@ impl Mirror {
     fn take_all(&self, db: &Db, is_other: bool) -> Result<(), Halt> {
         let (identity, delivery) = (self.columns("identity")?, self.columns("delivery")?);
         if is_other {
+            let _turn = self.turn();
             self.copy().agreed = None;
             self.write(|txn| {
                 txn.drop_copied_identities("num > ?1", [0])?;
@@ -587,21 +690,19 @@ impl Mirror {
         }
         let mut after: Num = 0;
         loop {
-            let rows = Rows::of("identity", identity.clone(), |select, read| {
+            let _turn = self.turn();
+            let rows = CopiedRows::of("identity", identity.clone(), |select, read| {
                 let sql = format!("{select} WHERE num > ?1 ORDER BY num LIMIT ?2");
                 db.every(&sql, [after, count(PAGE)], read)
             })?;
             let last = rows.last();
-            let upto = last.filter(|_| rows.rows.len() == PAGE).unwrap_or(Num::MAX);
-            let deliveries = Rows::of("delivery", delivery.clone(), |select, read| {
+            let upto = last.filter(|_| rows.len() == PAGE).unwrap_or(Num::MAX);
+            let deliveries = CopiedRows::of("delivery", delivery.clone(), |select, read| {
                 let sql = format!("{select} WHERE identity > ?1 AND identity <= ?2");
                 db.every(&sql, [after, upto], read)
             })?;
-            self.write(|txn| {
-                txn.drop_copied_identities("num > ?1 AND num <= ?2", [after, upto])?;
-                txn.drop_copied_deliveries("identity > ?1 AND identity <= ?2", [after, upto])?;
-                rows.put(txn)?;
-                deliveries.insert(txn)
+            self.put((rows, deliveries), &|column| {
+                format!("{column} > {after} AND {column} <= {upto}")
             })?;
             if upto == Num::MAX {
                 return Ok(());
@@ -609,125 +710,56 @@ impl Mirror {
             after = upto;
         }
     }
-}
 
-/// Rows of a table, as they are.
-struct Rows {
-    table: &'static str,
-    columns: Vec<String>,
-    rows: Vec<Vec<Value>>,
-}
-
-impl Rows {
-    fn of(
-        table: &'static str,
-        columns: Vec<String>,
-        find: impl FnOnce(&str, WholeRow<'_>) -> sql::Result<Vec<Vec<Value>>>,
-    ) -> Result<Self, Halt> {
-        let (select, width) = (
-            format!("SELECT {} FROM {table}", columns.join(", ")),
-            columns.len(),
-        );
-        let rows = find(&select, &|row| {
-            (0..width).map(|place| row.get(place)).collect()
+    /// Puts rows in the place of those of the same stretch, which this condition on the number of an identity says; but
+    /// for those of which the copy has a newer version.
+    fn put(
+        &self,
+        (mut rows, mut deliveries): (CopiedRows, CopiedRows),
+        stretch: &dyn Fn(&str) -> String,
+    ) -> Result<(), Halt> {
+        let newer = self.write(|txn| {
+            let newer: Newer = rows.take_out_older(txn)?;
+            deliveries.take_out(&newer, "identity");
+            let of = |column| format!("{}{}", stretch(column), newer.spared(column));
+            txn.drop_copied_identities(&of("num"), [])?;
+            txn.drop_copied_deliveries(&of("identity"), [])?;
+            rows.put(txn)?;
+            deliveries.insert(txn)?;
+            Ok(newer.versions)
         })?;
-        Ok(Self {
-            table,
-            columns,
-            rows,
-        })
-    }
-
-    fn place(&self, column: &str) -> Option<usize> {
-        self.columns.iter().position(|one| one == column)
-    }
-
-    /// What these two columns hold, row by row.
-    fn numbers(&self, columns: [&str; 2]) -> Vec<(i64, i64)> {
-        let number = |row: &[Value], column| match self.place(column).and_then(|at| row.get(at)) {
-            Some(Value::Integer(number)) => *number,
-            _ => 0,
-        };
-        let rows = self.rows.iter();
-        rows.map(|row| (number(row, columns[0]), number(row, columns[1])))
-            .collect()
-    }
-
-    /// The number of the last row.
-    fn last(&self) -> Option<Num> {
-        match self.rows.last()?.first()? {
-            Value::Integer(num) => Some(*num),
-            _ => None,
-        }
-    }
-
-    fn insert(&self, txn: &Txn<'_>) -> Outcome<()> {
-        let (table, columns, places) = (
-            self.table,
-            self.columns.join(", "),
-            places(self.columns.len()),
-        );
-        let sql = format!("INSERT INTO {table} ({columns}) VALUES ({places})");
-        for row in &self.rows {
-            let params: Vec<&dyn ToSql> = row.iter().map(|value| value as &dyn ToSql).collect();
-            txn.run(&sql, params.as_slice())?;
-        }
+        let mut copy = self.copy();
+        copy.highest = copy.highest.max(rows.highest());
+        copy.newer.extend(newer.unwrap_or_default());
         Ok(())
     }
-
-    /// Puts rows of identities in the place of whoever has their names or ids here.
-    fn put(&self, txn: &mut Txn<'_>) -> Outcome<()> {
-        let column = |name| self.place(name).unwrap_or_default();
-        let (name, id, wish) = (column("name"), column("id"), column("wish"));
-        for row in &self.rows {
-            let (Some(name), Some(id), Some(wish)) = (row.get(name), row.get(id), row.get(wish))
-            else {
-                continue;
-            };
-            txn.drop_copied_identities("name = ?1 OR id = ?2", params![name, id])?;
-            if let Value::Text(wish) = wish {
-                txn.count_readers("", wish);
-            }
-        }
-        self.insert(txn)
-    }
 }
 
-/// Reads every column of a row.
-type WholeRow<'a> = &'a dyn Fn(&sql::Row<'_>) -> sql::Result<Vec<Value>>;
-
-/// So many parameters, as a list.
-fn places(count: usize) -> String {
-    let places: Vec<String> = (1..=count).map(|n| format!("?{n}")).collect();
-    places.join(", ")
+/// What becomes of a copy that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// It is kept for a person to look at.
+    Aside,
+    /// Its disk is full.
+    ForRoom,
 }
 
 fn in_words(fault: Fault) -> String {
     StoreError::new("open it", fault).to_string()
 }
 
-/// Why a copy may not be used here, under the key with this id, if it may not.
-fn unfit((copy, of): (&Facts, Option<&str>), (cluster, key): (&str, &str)) -> Option<String> {
-    match (of, copy.seal_key.as_deref()) {
-        // It never was whole.
-        (None, _) | (_, None) => None,
-        (Some(of), _) if of != cluster => {
-            Some(format!("it is of the cluster {of}, and this is {cluster}"))
-        }
-        (_, Some(sealed)) if sealed != key && copy.successor.as_deref() != Some(key) => Some(
-            format!("it is sealed with {sealed}, and the seal key is {key}"),
-        ),
-        _ => None,
-    }
-}
-
-/// Moves the copy out of the way, in place of the last one that was.
-fn set_aside(state_dir: &Path) -> io::Result<()> {
+/// Moves the copy out of the way, in place of the last one that was; or removes both.
+fn out_of_the_way(state_dir: &Path, lost: Lost) -> io::Result<()> {
+    let gone = |file: &str| match fs::remove_file(state_dir.join(file)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
     for beside in ["-wal", "-shm"] {
-        match fs::remove_file(state_dir.join(format!("{FILE}{beside}"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        gone(&format!("{FILE}{beside}"))?;
+    }
+    if lost == Lost::ForRoom {
+        gone(ASIDE)?;
+        return gone(FILE);
     }
     match fs::rename(state_dir.join(FILE), state_dir.join(ASIDE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -78,10 +78,23 @@ pub(super) fn open(
     now: Timestamp,
     durable: bool,
 ) -> Result<Parts, OpenError> {
+    open_under(
+        lock(settings, state_dir)?,
+        (settings, state_dir),
+        now,
+        durable,
+    )
+}
+
+/// The same for who holds the lock already.
+pub(super) fn open_under(
+    lock: Lock,
+    (settings, state_dir): (&StoreSettings, &Path),
+    now: Timestamp,
+    durable: bool,
+) -> Result<Parts, OpenError> {
     let here = &settings.place.here(state_dir);
     let path = &settings.place.called();
-    folders(here.parent().into_iter().chain([state_dir]))?;
-    let lock = lock(settings, (here, state_dir))?;
     let file = settings.place.file();
     let mut reserve = Reserve::beside(here, durable && file.is_some());
     reserve.make_room();
@@ -152,7 +165,9 @@ fn is_ours(settings: &StoreSettings, db: &Db) -> Result<(), OpenError> {
 }
 
 /// A shared store has many owners, each with files of its own.
-fn lock(settings: &StoreSettings, (here, state_dir): (&Path, &Path)) -> Result<Lock, OpenError> {
+pub(super) fn lock(settings: &StoreSettings, state_dir: &Path) -> Result<Lock, OpenError> {
+    let here = &settings.place.here(state_dir);
+    folders(here.parent().into_iter().chain([state_dir]))?;
     match &settings.node {
         None => Lock::take(here),
         Some(_) => Lock::take(&state_dir.join("renewd")),
@@ -571,11 +586,16 @@ pub(super) fn explained(path: &Path, error: &SqlError) -> OpenError {
     }
 }
 
-/// Held for as long as it lives.
-#[derive(Debug)]
-pub(super) struct Lock(File);
+/// Held for as long as any of its clones lives.
+#[derive(Debug, Clone)]
+pub(super) struct Lock {
+    _held: Arc<Locked>,
+}
 
-impl Drop for Lock {
+#[derive(Debug)]
+struct Locked(File);
+
+impl Drop for Locked {
     /// A program that is being started right now has the file open, too, until it is another program.
     fn drop(&mut self) {
         // Closing the file does the same a moment later.
@@ -617,6 +637,7 @@ impl Lock {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .ok();
-        Ok(Self(file))
+        let _held = Arc::new(Locked(file));
+        Ok(Self { _held })
     }
 }

@@ -249,7 +249,7 @@ impl Store {
     /// How many identities have left a sink so far.
     pub async fn losses(&self, sink: &SinkAt) -> Answer<i64> {
         let sink = sink.clone();
-        self.read_mirrored("count who left a sink", move |db| {
+        self.read_mirrored("count who left a sink", Vec::new(), move |db| {
             let sql = "SELECT losses FROM sink WHERE num = ?1";
             Ok(db
                 .first(sql, [db.sink_num(&sink)?], |row| row.get(0))?

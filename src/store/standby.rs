@@ -2,34 +2,57 @@
 //! wait. A store in a file of this machine has no mirror, and nothing of this happens.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::sync::watch;
 
 use super::{
-    Store,
+    Consignment, Delivery, Holding, Led, Member, Store,
     db::{self, Db, signed},
-    error::{Answer, Outcome, StoreError},
+    error::{Answer, OpenError, Outcome, StoreError},
     identities::count,
     mirror::{self, ChangedRows, Mirror},
-    seal,
+    open, seal,
     signals::Signals,
     writer::Witness,
 };
 use crate::{
     config::StoreSettings,
-    model::{DatabaseAway, Num, Timestamp},
+    model::{DatabaseAway, Name, Num, Record, State, Timestamp, TokenDocument, Version},
 };
+
+tokio::task_local! {
+    /// When the mirror last agreed with the database, where what was read last came from it.
+    static READ_FROM_MIRROR: Cell<Option<Timestamp>>;
+}
+
+/// Runs this, and tells when the mirror last agreed with the database, where what it read last came from the mirror.
+pub async fn noting_mirror<T>(work: impl Future<Output = T>) -> (T, Option<Timestamp>) {
+    let noted = async { (work.await, READ_FROM_MIRROR.with(Cell::get)) };
+    READ_FROM_MIRROR.scope(Cell::default(), noted).await
+}
+
+fn note_read(agreed: Option<Timestamp>) {
+    // Nobody may want to know.
+    READ_FROM_MIRROR.try_with(|noted| noted.set(agreed)).ok();
+}
 
 /// The mirror, and whether the database answers.
 #[derive(Debug, Default)]
 pub(super) struct Standby {
     mirror: RwLock<Option<Arc<Mirror>>>,
     silence: watch::Sender<Option<Silence>>,
+    /// It did not answer a read in time: until it answers another, nobody waits for it any more who may be served from
+    /// the mirror.
+    is_slow: AtomicBool,
 }
 
 /// Since when the database does not answer, and what was found out about it.
@@ -37,6 +60,15 @@ pub(super) struct Standby {
 struct Silence {
     since: Timestamp,
     because: String,
+}
+
+impl Silence {
+    fn error(&self, doing: &'static str) -> StoreError {
+        StoreError::Away {
+            doing,
+            reason: self.because.clone(),
+        }
+    }
 }
 
 impl Standby {
@@ -51,22 +83,27 @@ impl Standby {
         *kept = Some(Arc::new(mirror));
     }
 
-    /// Waits until the database does not answer.
-    async fn fell_silent(&self) {
+    /// The database answered a read.
+    pub(super) fn is_prompt(&self) {
+        self.is_slow.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits until the database does not answer; why not.
+    pub(super) async fn fell_silent(&self, doing: &'static str) -> StoreError {
         let mut silence = self.silence.subscribe();
-        // The sender lives as long as this.
-        silence.wait_for(Option::is_some).await.ok();
+        let fell = silence.wait_for(Option::is_some).await;
+        match fell.as_deref() {
+            Ok(Some(silence)) => silence.error(doing),
+            // The sender lives as long as this.
+            _ => StoreError::Closed { doing },
+        }
     }
 
     /// That something can be asked of the database.
     pub(super) fn answers(&self, doing: &'static str) -> Answer<()> {
-        match &*self.silence.borrow() {
-            None => Ok(()),
-            Some(silence) => Err(StoreError::Away {
-                doing,
-                reason: silence.because.clone(),
-            }),
-        }
+        let silence = self.silence.borrow();
+        let error = silence.as_ref().map(|silence| silence.error(doing));
+        error.map_or(Ok(()), Err)
     }
 }
 
@@ -80,55 +117,81 @@ impl Witness for Standby {
 
 impl Store {
     /// Keeps a mirror of the database for this node, whose cluster is named so.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn keep_mirror(&self, cluster: &str) -> Answer<()> {
-        let seal = self.read("look at the seal key", |db| Ok(db.seal.clone()));
-        let (seal, whose) = (seal.await?, (cluster, self.settings().node.clone()));
-        let mirror = Mirror::open(self.state_dir(), whose, seal, self.is_durable());
-        self.standby().keep(mirror);
-        Ok(())
+    pub fn keep_mirror(&self, cluster: &str) {
+        if let Some(seal) = self.seal() {
+            let whose = (cluster, self.settings().node.clone());
+            let mirror = Mirror::open(self.state_dir(), whose, seal, self.is_durable());
+            self.standby().keep(mirror);
+        }
     }
 
     /// The store of a node of this cluster, whose database does not answer, for the reason given: what its mirror
     /// holds is served until [`Store::join`]. Nothing where it has none that may be served.
+    ///
+    /// # Errors
+    /// When another daemon of this node runs.
     pub fn of_mirror(
         (settings, state_dir): (&StoreSettings, &Path),
         cluster: &str,
         why: &str,
         now: Timestamp,
-    ) -> Option<Self> {
-        let (key, successor) = mirror::keys(state_dir)?;
+    ) -> Result<Option<Self>, OpenError> {
+        let lock = open::lock(settings, state_dir)?;
+        let Some((key, successor)) = mirror::keys(state_dir) else {
+            return Ok(None);
+        };
         let seal = seal::seal(settings, state_dir, (Some(&key), successor.as_deref()));
-        let seal = seal
-            .inspect_err(|error| tracing::error!(%error, "this node's mirror cannot be opened"))
-            .ok()?;
+        let seal = match seal {
+            Ok(seal) => Arc::new(seal),
+            Err(error) => {
+                tracing::error!(%error, "this node's mirror cannot be opened");
+                return Ok(None);
+            }
+        };
         let whose = (cluster, settings.node.clone());
-        let mirror = Mirror::open(state_dir, whose, Arc::new(seal), true);
-        mirror.agreed()?;
+        let mirror = Mirror::open(state_dir, whose, seal, true);
+        if mirror.agreed().is_none() {
+            return Ok(None);
+        }
+        mirror.begin_at(now);
         let (signals, standby) = (Signals::since(mirror.seq()), Standby::default());
         standby.keep(mirror);
         let store = Self::made((settings, state_dir), signals, Arc::new(standby));
+        store.keep_lock(lock);
         store.database_is_silent(why, now);
-        Some(store)
+        Ok(Some(store))
+    }
+
+    /// As if it had not answered a read in time.
+    #[cfg(test)]
+    pub(crate) fn database_is_slow(&self) {
+        self.standby().is_slow.store(true, Ordering::Relaxed);
+    }
+
+    /// Why this node has no mirror, where it should have one.
+    pub fn mirror_trouble(&self) -> Option<String> {
+        self.standby().mirror()?.trouble()
+    }
+
+    /// Notes in the mirror what is known at the end of this process.
+    pub async fn end_mirror(&self, now: Timestamp) {
+        let Some(mirror) = self.standby().mirror() else {
+            return;
+        };
+        tokio::time::timeout(LAST_LOOK, self.heed_others(now))
+            .await
+            .ok();
+        mirror.note_agreement();
     }
 
     /// The database, while it does not answer; nothing while it does, and of a file.
     pub fn away(&self) -> Option<DatabaseAway> {
         let standby = self.standby();
         let silence = standby.silence.borrow().clone()?;
-        let mirror = standby.mirror();
-        let trouble = mirror.as_ref().and_then(|mirror| mirror.trouble());
         Some(DatabaseAway {
             since: silence.since,
-            because: match trouble {
-                Some(trouble) => {
-                    format!("{}; the mirror was set aside: {trouble}", silence.because)
-                }
-                None => silence.because,
-            },
-            mirror_of: mirror.and_then(|mirror| mirror.agreed()),
+            because: silence.because,
+            mirror_of: standby.mirror().and_then(|mirror| mirror.agreed()),
         })
     }
 
@@ -171,38 +234,224 @@ impl Store {
         }
     }
 
-    /// Reads what this node may also serve from its mirror, while the database does not answer.
-    pub(super) async fn read_mirrored<T, F>(&self, doing: &'static str, work: F) -> Answer<T>
+    /// Reads what this node may also serve from its mirror, while the database does not answer. Of these names it is
+    /// told what there is; those that are not in the answer are not there.
+    pub(super) async fn read_mirrored<T, F>(
+        &self,
+        doing: &'static str,
+        names: Vec<Name>,
+        work: F,
+    ) -> Answer<T>
     where
-        T: Send + 'static,
+        T: Answered + Send + 'static,
         F: Fn(&Db) -> Outcome<T> + Send + Sync + 'static,
     {
         let Some(mirror) = self.standby().mirror() else {
             return self.read(doing, work).await;
         };
         let work = Arc::new(work);
-        let again = work.clone();
-        let answer = self.read(doing, move |db| again(db));
-        let mut answer = std::pin::pin!(answer);
-        let away = tokio::select! {
-            biased;
-            answer = &mut answer => match answer {
-                Err(away @ StoreError::Away { .. }) => Some(away),
-                answer => return answer,
+        let why = match self.standby().is_slow.load(Ordering::Relaxed) {
+            true => None,
+            false => match self.asked(doing, &mirror, (names, work.clone())).await {
+                Asked::Answered(answer) => {
+                    note_read(None);
+                    return answer;
+                }
+                Asked::Away(away) => Some(away),
+                Asked::Older => None,
             },
-            () = self.standby().fell_silent() => None,
-            () = tokio::time::sleep(PATIENCE) => None,
         };
-        match (mirror.read(|db| work(db)), away) {
-            (Some(found), _) => found.map_err(|fault| StoreError::new(doing, fault)),
-            (None, Some(away)) => Err(away),
-            (None, None) => answer.await,
+        if let Some((found, agreed)) = mirror.read(|db| work(db)) {
+            note_read(Some(agreed));
+            return found.map_err(|fault| StoreError::new(doing, fault));
+        }
+        match why {
+            Some(away) => Err(away),
+            None => self.read(doing, move |db| work(db)).await,
+        }
+    }
+
+    /// Asks the database, and brings the mirror as far as its answer.
+    async fn asked<T, F>(
+        &self,
+        doing: &'static str,
+        mirror: &Arc<Mirror>,
+        (names, work): (Vec<Name>, Arc<F>),
+    ) -> Asked<T>
+    where
+        T: Answered + Send + 'static,
+        F: Fn(&Db) -> Outcome<T> + Send + Sync + 'static,
+    {
+        let reached = mirror.clone();
+        let answer = self.read(doing, move |db| {
+            let found = work(db)?;
+            let mut told = Vec::new();
+            found.tell(&mut told);
+            let absent = names
+                .iter()
+                .filter(|name| told.iter().all(|one| one.name != **name));
+            let absent: Vec<Told> = absent.cloned().map(Told::absent).collect();
+            told.extend(absent);
+            Ok(reached.reach(db, &told)?.then_some(found))
+        });
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = tokio::time::sleep(PATIENCE), if mirror.agreed().is_some() => {
+                self.standby().is_slow.store(true, Ordering::Relaxed);
+                return Asked::Older;
+            }
+        };
+        match answer {
+            Ok(Some(found)) => Asked::Answered(Ok(found)),
+            Ok(None) => Asked::Older,
+            Err(error) if error.is_unwritable() || matches!(error, StoreError::Fault { .. }) => {
+                Asked::Away(error)
+            }
+            Err(error) => Asked::Answered(Err(error)),
         }
     }
 }
 
+/// What the database came to.
+enum Asked<T> {
+    Answered(Answer<T>),
+    /// It cannot be asked.
+    Away(StoreError),
+    /// It did not answer in time, or knows less than was answered before.
+    Older,
+}
+
+/// What an answer says of an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) name: Name,
+    /// None where it says that there is none.
+    pub(super) version: Option<Version>,
+    state: Option<State>,
+    is_revoked: Option<bool>,
+}
+
+impl Told {
+    fn absent(name: Name) -> Self {
+        Self {
+            name,
+            version: None,
+            state: None,
+            is_revoked: None,
+        }
+    }
+
+    /// Whether a row says the same: its version, whether its token was revoked, its state.
+    pub(super) fn is_said_by(&self, row: Option<&(Version, bool, String)>) -> bool {
+        match (self.version, row) {
+            (None, None) => true,
+            (Some(told), Some((version, is_revoked, state))) => {
+                told == *version
+                    && self.state.is_none_or(|told| told.as_str() == state)
+                    && self.is_revoked.is_none_or(|told| told == *is_revoked)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a row says what came after: a higher version, or that the token of this one was revoked.
+    pub(super) fn is_older_than(&self, (version, is_revoked, _): &(Version, bool, String)) -> bool {
+        let revoked_since = *is_revoked && self.is_revoked == Some(false);
+        self.version
+            .is_some_and(|told| told < *version || (told == *version && revoked_since))
+    }
+}
+
+/// What is answered from the database, and has to be in the mirror before.
+pub(super) trait Answered {
+    fn tell(&self, told: &mut Vec<Told>);
+}
+
+impl Answered for Record {
+    fn tell(&self, told: &mut Vec<Told>) {
+        told.push(Told {
+            name: self.spec.name.clone(),
+            version: Some(self.version),
+            state: Some(self.state),
+            is_revoked: Some(self.revoked),
+        });
+    }
+}
+
+impl Answered for TokenDocument {
+    fn tell(&self, told: &mut Vec<Told>) {
+        told.push(Told {
+            name: self.name.clone(),
+            version: Some(self.version),
+            state: Some(self.state),
+            is_revoked: None,
+        });
+    }
+}
+
+impl Answered for Consignment {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.document.tell(told);
+        if let Some(last) = told.last_mut().filter(|_| self.document.token.is_some()) {
+            last.is_revoked = Some(self.revoked);
+        }
+    }
+}
+
+impl Answered for Holding {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.record.tell(told);
+    }
+}
+
+impl Answered for Led {
+    fn tell(&self, told: &mut Vec<Told>) {
+        if let Self::There(record) = self {
+            record.tell(told);
+        }
+    }
+}
+
+impl Answered for Member {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.consignment.tell(told);
+    }
+}
+
+impl<T: Answered> Answered for Option<T> {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.iter().for_each(|one| one.tell(told));
+    }
+}
+
+impl<T: Answered, E> Answered for Result<T, E> {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.iter().for_each(|one| one.tell(told));
+    }
+}
+
+impl<T: Answered> Answered for Vec<T> {
+    fn tell(&self, told: &mut Vec<Told>) {
+        self.iter().for_each(|one| one.tell(told));
+    }
+}
+
+/// What names no version says nothing that could fall.
+macro_rules! says_nothing {
+    ($($kind:ty),*) => {
+        $(impl Answered for $kind {
+            fn tell(&self, _: &mut Vec<Told>) {}
+        })*
+    };
+}
+
+says_nothing!(bool, i64, Delivery);
+
 /// Who may be served from the mirror waits for the database no longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same at the end of this process.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// A mirror that is further behind is compared row by row.
 const BEHIND: usize = 10_000;
 

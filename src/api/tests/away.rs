@@ -7,7 +7,7 @@ impl Harness {
     /// The store is one that machines share, and its mirror is up to date.
     async fn mirrored() -> Self {
         let harness = Self::calm().await;
-        harness.store.keep_mirror("production").await.unwrap();
+        harness.store.keep_mirror("production");
         let now = harness.clock.now();
         harness.store.heed_others(now).await.unwrap();
         harness
@@ -178,4 +178,125 @@ async fn a_node_without_a_mirror_is_not_ready() {
         .refused("GET", &format!("/v1/tokens/{ANNA}"), "")
         .await;
     assert_eq!(harness.tcp("/readyz").await.status, 503);
+}
+
+/// What is asked of each endpoint: by its path, with somebody or something in its places.
+fn target_of(path: &str) -> String {
+    let places = [
+        ("{name}", ANNA),
+        ("{resource}", "contoso"),
+        ("{id}", "1"),
+        ("{order}", "pause"),
+    ];
+    places.iter().fold(path.to_owned(), |path, (place, one)| {
+        path.replace(place, one)
+    })
+}
+
+/// Answers what only `app` can do.
+fn answer_commands(harness: &mut Harness) {
+    let mut commands = std::mem::replace(&mut harness.commands, mpsc::channel(1).1);
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            if let Command::Examine { answer } = command {
+                answer.send(Vec::new()).ok();
+            }
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_endpoint_says_how_old_its_answer_is_or_that_it_waits() {
+    let mut harness = Harness::mirrored().await;
+    answer_commands(&mut harness);
+    harness.silence();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let mut served = Vec::new();
+    let described = local::described().into_iter();
+    let all = described.map(|one| (one.method.to_string(), one.path));
+    let written_out = [
+        ("GET".to_owned(), "/v1/tokens/{name}"),
+        ("POST".to_owned(), store::BACKUP),
+    ];
+    for (method, path) in all.chain(written_out) {
+        let began = harness.clock.steady();
+        let answer = harness.send(&method, &target_of(path), "{}").await;
+        let took = harness.clock.steady() - began;
+        assert!(took < Duration::from_secs(1), "{method} {path}: {took:?}");
+        match answer.status {
+            200 => {
+                assert_eq!(answer.header("x-renewd-age"), "7", "{method} {path}");
+                served.push(format!("{method} {path}"));
+            }
+            // There is no cluster here.
+            404 => assert_eq!(path, "/v1/nodes"),
+            503 => {
+                assert_eq!(answer.json()["type"], "stale", "{method} {path}");
+                assert_eq!(answer.header("retry-after"), "5", "{method} {path}");
+            }
+            other => panic!("{method} {path}: {other} {}", answer.text),
+        }
+    }
+    served.sort();
+    assert_eq!(
+        served,
+        [
+            "GET /v1/doctor",
+            "GET /v1/identities",
+            "GET /v1/identities/{name}",
+            "GET /v1/sinks",
+            "GET /v1/sources",
+            "GET /v1/status",
+            "GET /v1/tokens/{name}",
+        ]
+    );
+}
+
+/// Who was not answered in time tells how old it is what is served, before anybody knows that the database is away.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_slow_is_served_from_the_mirror_with_its_age() {
+    let harness = Harness::mirrored().await;
+    harness.store.database_is_slow();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let target = format!("/v1/tokens/{ANNA}");
+    let answer = harness.get(reader(), &target, &[]).await;
+    assert_eq!((answer.status, answer.header("x-renewd-age")), (200, "3"));
+    harness
+        .store
+        .heed_others(harness.clock.now())
+        .await
+        .unwrap();
+    let answer = harness.get(reader(), &target, &[]).await;
+    assert_eq!((answer.status, answer.header("x-renewd-age")), (200, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_mirrored_is_told_and_told_to_be_over() {
+    let harness = Harness::mirrored().await;
+    let folder = harness._folder.path().to_owned();
+    harness.is_silent_about(NeedKind::NoMirror).await;
+    // A folder lies where the mirror is to be.
+    let place = folder.join("mirror.db");
+    for file in ["mirror.db", "mirror.db-wal", "mirror.db-shm"] {
+        std::fs::remove_file(folder.join(file)).ok();
+    }
+    std::fs::create_dir(&place).unwrap();
+    std::fs::create_dir(folder.join("mirror.db.aside")).unwrap();
+    std::fs::write(place.join("in the way"), "").unwrap();
+    std::fs::write(folder.join("mirror.db.aside/in the way"), "").unwrap();
+    harness.store.keep_mirror("production");
+    let heed = || harness.store.heed_others(harness.clock.now());
+    heed().await.unwrap();
+    harness.tells(NeedKind::NoMirror).await;
+    assert!(harness.get(reader(), "/v1/tokens/anna", &[]).await.status == 200);
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::remove_dir_all(folder.join("mirror.db.aside")).unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    heed().await.unwrap();
+    harness.is_silent_about(NeedKind::NoMirror).await;
+    harness.silence();
+    assert_eq!(
+        harness.get(reader(), "/v1/tokens/anna", &[]).await.status,
+        200
+    );
 }

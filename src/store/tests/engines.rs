@@ -198,7 +198,7 @@ fn a_step_waits_for_machines_that_do_not_know_it_and_is_taken_once() {
 }
 
 /// Tests of verbs that do not run on PostgreSQL, and why; whole files of them, too.
-const FILES_ALONE: [(&str, &str); 10] = [
+const FILES_ALONE: [(&str, &str); 11] = [
     ("database.rs", "is about PostgreSQL itself"),
     ("engines.rs", "compares the engines"),
     (
@@ -217,6 +217,10 @@ const FILES_ALONE: [(&str, &str); 10] = [
     ),
     ("plans.rs", "how SQLite carries queries out"),
     ("restores.rs", "backups are files"),
+    (
+        "standby.rs",
+        "machines of one process, whose database is lost",
+    ),
     ("histories.rs", "runs there with fewer cases"),
 ];
 const TESTS_ALONE: [(&str, &str); 11] = [

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{nodes::join, *};
 
 /// Two machines on one database, each with files of its own; either may be away.
-struct Pair {
+pub(super) struct Pair {
     dir: TempDir,
     nodes: [Option<Store>; 2],
 }
@@ -21,13 +21,13 @@ struct Pair {
 const NAMES: [&str; 2] = ["web-1", "web-2"];
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let nodes = NAMES.map(|name| Some(join(dir.path(), name).0));
         Self { dir, nodes }
     }
 
-    fn node(&self, n: usize) -> &Store {
+    pub(super) fn node(&self, n: usize) -> &Store {
         self.nodes[n].as_ref().unwrap()
     }
 
@@ -35,22 +35,28 @@ impl Pair {
         self.dir.path().join(NAMES[n]).join(name)
     }
 
+    /// Where a machine has its files, and how it opens the store.
+    pub(super) fn place(&self, n: usize) -> (StoreSettings, PathBuf) {
+        let own = self.dir.path().join(NAMES[n]);
+        (super::nodes::settings_of(self.dir.path(), NAMES[n]), own)
+    }
+
     fn text(&self, n: usize, name: &str) -> String {
         fs::read_to_string(self.file(n, name)).unwrap_or_default()
     }
 
-    fn leave(&mut self, n: usize) {
+    pub(super) fn leave(&mut self, n: usize) {
         self.nodes[n] = None;
     }
 
-    fn back(&mut self, n: usize) -> Opened {
+    pub(super) fn back(&mut self, n: usize) -> Opened {
         let (store, opened) = join(self.dir.path(), NAMES[n]);
         self.nodes[n] = Some(store);
         opened
     }
 
     /// A copy of the database, as a standby that is behind has it.
-    fn copy(&self) -> PathBuf {
+    pub(super) fn copy(&self) -> PathBuf {
         let copy = self.dir.path().join("standby.db");
         fs::remove_file(&copy).ok();
         let from = rusqlite::Connection::open(self.dir.path().join("renewd.db")).unwrap();
@@ -60,7 +66,7 @@ impl Pair {
     }
 
     /// The standby takes over, under the machines' hands.
-    fn fail_over(&self) {
+    pub(super) fn fail_over(&self) {
         let standby = rusqlite::Connection::open(self.dir.path().join("standby.db")).unwrap();
         let mut to = rusqlite::Connection::open(self.dir.path().join("renewd.db")).unwrap();
         let copying = rusqlite::backup::Backup::new(&standby, &mut to).unwrap();
@@ -69,7 +75,7 @@ impl Pair {
             .unwrap();
     }
 
-    async fn follow(&self, n: usize, secs: i64) -> Option<BroughtUp> {
+    pub(super) async fn follow(&self, n: usize, secs: i64) -> Option<BroughtUp> {
         self.node(n).follow_files(at(secs)).await.unwrap()
     }
 }

@@ -69,7 +69,9 @@ impl Node {
 
     fn served(&self, secs: i64) -> Served {
         let served = self.mirror().read(|db| Ok(served(db, secs)));
-        served.map(Result::unwrap).unwrap_or_default()
+        served
+            .map(|(served, _)| served.unwrap())
+            .unwrap_or_default()
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -114,7 +116,7 @@ fn content(db: &Db) -> Vec<String> {
 async fn is_the_same(node: &Node, store: &Store) {
     let theirs = store.read("test", |db| Ok(content(db))).await.unwrap();
     let ours = node.mirror().read(|db| Ok(content(db)));
-    assert_eq!(ours.unwrap().unwrap(), theirs);
+    assert_eq!(ours.unwrap().0.unwrap(), theirs);
 }
 
 #[tokio::test]
@@ -150,7 +152,7 @@ async fn what_is_withdrawn_over_this_node_is_taken_over_before_it_agrees_again()
     let state = node
         .mirror()
         .read(|db| Ok(db.record("bot")?.unwrap().state));
-    assert_eq!(state.unwrap().unwrap(), State::Held);
+    assert_eq!(state.unwrap().0.unwrap(), State::Held);
 }
 
 #[tokio::test]
@@ -233,7 +235,7 @@ async fn another_store_of_the_same_name_takes_the_place_of_what_was_copied() {
             .map(|one| one.spec.name.to_string())
             .collect::<Vec<_>>())
     });
-    assert_eq!(names.unwrap().unwrap(), ["ada"]);
+    assert_eq!(names.unwrap().0.unwrap(), ["ada"]);
     is_the_same(&node, &other).await;
 }
 

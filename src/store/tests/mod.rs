@@ -36,6 +36,7 @@ mod plans;
 mod refusals;
 mod renewals;
 mod restores;
+mod standby;
 
 use std::{
     cell::RefCell,

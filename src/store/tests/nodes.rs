@@ -50,11 +50,15 @@ impl Two {
     }
 }
 
-pub(super) fn join(dir: &Path, name: &str) -> (Store, Opened) {
-    let settings = StoreSettings {
+pub(super) fn settings_of(dir: &Path, name: &str) -> StoreSettings {
+    StoreSettings {
         node: Some(node(name)),
         ..settings(dir)
-    };
+    }
+}
+
+pub(super) fn join(dir: &Path, name: &str) -> (Store, Opened) {
+    let settings = settings_of(dir, name);
     let files = dir.join(name);
     fs::create_dir_all(&files).unwrap();
     // All have the same seal key.
