@@ -16,7 +16,7 @@ use super::{
     shared_state::{self, Command},
 };
 use crate::{
-    model::{Lapse, SourceName, SourceReport, SourceView, Timestamp},
+    model::{Lapse, NodeName, SourceName, SourceReport, SourceView, Timestamp},
     store::SourceFacts,
 };
 
@@ -65,6 +65,7 @@ pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<Lis
                 view.taken_at = facts.taken_at;
                 view.identities = facts.identities;
                 view.refused = facts.refused;
+                view.lapse = facts.lapse;
             }
             None if facts.identities > 0 => {
                 let former = no_longer_configured(facts, api.clock.now());
@@ -154,6 +155,16 @@ async fn asked(
             .any(|facts| facts.name == name);
     if !is_known {
         return Err(unknown());
+    }
+    if !shared_state.sources.contains_key(&name) && shared_state.configured_sources.contains(&name)
+    {
+        let standing = shared_state.cluster_standing();
+        let leader = standing.as_ref().and_then(|standing| standing.leader());
+        let leader = leader.map_or("nobody at the moment", NodeName::as_str);
+        let why = format!(
+            "another node reads the source {name}: ask there. Those without `nodes` are read by the one that leads ({leader})"
+        );
+        return Err(Problem::new(ProblemType::Conflict, why));
     }
     let (answer, answered) = oneshot::channel();
     let stopping = || {

@@ -26,7 +26,11 @@ const LEADERS_TASKS: [&str; 5] = ["retention", "seal-key", "examiner", "late-cal
 impl Supervisor {
     /// Joins the cluster, where the configuration says that there is one.
     pub(super) fn join(&mut self, settings: &Settings) {
-        let Some(cluster) = &settings.cluster else {
+        let Some(cluster) = settings
+            .cluster
+            .as_ref()
+            .filter(|_| self.membership.is_none())
+        else {
             return;
         };
         let (reaches, reached) = watch::channel(true);

@@ -289,7 +289,7 @@ impl Supervisor {
         }
         if self.settings().source_names().contains(name) {
             // Whoever asked may have gone in the meantime.
-            answer.send(Err(self.reader_of(name))).ok();
+            answer.send(Err("another node reads it".to_owned())).ok();
             return;
         }
         let (store, clock, name) = (self.store.clone(), self.clock.clone(), name.clone());
@@ -299,21 +299,6 @@ impl Supervisor {
             // Whoever asked may have gone in the meantime.
             answer.send(ended.map_err(|error| error.to_string())).ok();
         });
-    }
-
-    /// Who reads a source that is configured and not read here.
-    fn reader_of(&self, name: &SourceName) -> String {
-        if self.settings().sources_elsewhere.contains(name) {
-            return "it is read by the nodes that its `nodes` names: ask there".to_owned();
-        }
-        let standing = self
-            .membership
-            .as_ref()
-            .map(|one| one.door.standing.borrow());
-        match standing.as_ref().and_then(|standing| standing.leader()) {
-            Some(leader) => format!("it is read by the node that leads: ask there ({leader})"),
-            None => "it is read by the node that leads, and nobody does at the moment".to_owned(),
-        }
     }
 }
 

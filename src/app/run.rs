@@ -174,15 +174,15 @@ fn tell(opened: &Opened) {
     }
 }
 
-/// Joins the cluster, where there is one, and begins where the store may be used.
+/// Where the store may be used, joins the cluster, if there is one, and begins. Who may not use it must not lead either.
 async fn enter(
     supervisor: &mut Supervisor,
     built: Built,
     settings: &Settings,
 ) -> Result<(), RunError> {
-    supervisor.join(settings);
     match supervisor.opened.standing.refusal() {
         None => {
+            supervisor.join(settings);
             let built = supervisor.of_here(built);
             begin(supervisor, built, settings).await?;
         }
@@ -259,6 +259,7 @@ async fn use_store(
         return Ok(Ok(StoreUsed { renewing, still }));
     }
     supervisor.adopt(&settings);
+    supervisor.join(&settings);
     let built = supervisor.of_here(built);
     begin(supervisor, built, &settings).await?;
     Ok(Ok(StoreUsed {

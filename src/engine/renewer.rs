@@ -346,10 +346,14 @@ impl Renewer {
             let now = self.clock.now();
             match self.store.plain().disown(left.clone(), now).await {
                 Ok(()) => {
-                    tracing::warn!(
-                        resource = %self.settings.name, results = left.len(),
-                        "another node leads by now: tokens that came meanwhile are listed by `renewd orphan list`"
-                    );
+                    let is_token = |change: &&Change| matches!(change, Change::Issued { .. });
+                    let tokens = left.iter().filter(is_token).count();
+                    if tokens > 0 {
+                        tracing::warn!(
+                            resource = %self.settings.name, tokens,
+                            "another node leads by now: what came meanwhile is listed by `renewd orphan list`"
+                        );
+                    }
                     return Ok(());
                 }
                 Err(error) => {

@@ -247,6 +247,9 @@ def commands_work_on_any_node(pair):
     held = since(began)
     other.renewd_done("release", NAMES[1], "--reason", "tests", "--yes")
     until("a token on both", lambda: all(node.token(NAMES[1])[0] == 200 for node in pair.nodes))
+    until("the keys, as the leader noted them", lambda: "accepted" in other.renewd("key", "status").stdout)
+    sinks = other.renewd_done("sink", "list")
+    assert all(f"files@{node.name}" in sinks for node in pair.nodes), sinks
     return f"a hold on the follower is everywhere after {held:.1f} s"
 
 
@@ -327,6 +330,18 @@ def an_upgrade_node_by_node(pair):
     return rolling_upgrade(pair)
 
 
+def a_node_of_another_cluster_stays_out(pair):
+    """It finds the store of others in its database: it serves nothing, and never leads."""
+    stranger = pair.stage.node("stranger", [pair.database], names=NAMES)
+    stranger.config.write_text(stranger.config.read_text().replace('name = "tests"', 'name = "others"'))
+    stranger.start(ready=False)
+    until("it to say why", lambda: stranger.logged("the store belongs to another"))
+    stranger.stop()
+    there = pair.database.ask("SELECT string_agg(name, ' ' ORDER BY name) FROM node")
+    assert there == "east west", there
+    return "it is no node, and says why"
+
+
 ALONE = [
     the_checker_finds_what_is_wrong,
     the_links_do_what_they_say,
@@ -335,6 +350,7 @@ ALONE = [
 TOGETHER = [
     both_start_at_once,
     commands_work_on_any_node,
+    a_node_of_another_cluster_stays_out,
     a_leader_that_is_killed,
     a_leader_that_stops_and_wakes,
     a_leader_that_stops_inside_a_transaction,
