@@ -451,11 +451,6 @@ impl DaemonClient {
     ) -> Result<Dismissed, ClientError> {
         self.call(Dismiss, &[]).body(dismiss).send().await
     }
-
-    /// Notices after this one; without it the latest ones. Oldest first.
-    pub async fn notices(&self, after: Option<&str>) -> Result<Page<NoticeRow>, ClientError> {
-        self.call(ListNotices, &[]).after(after).send().await
-    }
 }
 
 /// The longest name of a consumer that is kept.

@@ -7,7 +7,7 @@ use std::{
     fmt::Display,
     io,
     marker::PhantomData,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -56,9 +56,6 @@ pub enum ClientError {
         /// How long it was given.
         waited: Duration,
     },
-    /// The daemon ended a stream that has no end: it stops.
-    #[error("the daemon on {} ended the stream: it stops or restarts", path.display())]
-    Ended { path: PathBuf },
     /// The daemon says no, and why.
     #[error("{0}")]
     Problem(Problem),
@@ -172,10 +169,6 @@ impl DaemonClient {
     pub fn age(&self) -> Option<Duration> {
         let seconds = self.age.load(Ordering::Relaxed);
         u64::try_from(seconds).ok().map(Duration::from_secs)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// A question to an endpoint, with the names that its path takes.

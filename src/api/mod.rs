@@ -109,7 +109,6 @@ mod socket;
 mod sources;
 mod store;
 mod stream;
-mod subscription;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -135,7 +134,6 @@ pub mod client {
         imports::{Batch, Surroundings},
         local::TokenForm,
         problem::{Problem, ProblemType},
-        subscription::{Update, Watch},
     };
 
     /// What goes over the socket.

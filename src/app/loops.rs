@@ -118,14 +118,6 @@ impl Loops {
         id
     }
 
-    /// Tells one loop to stop; [`Loops::failed`] collects it.
-    pub fn stop(&self, name: &str) {
-        self.running
-            .values()
-            .filter(|running| running.name == name)
-            .for_each(|running| running.stop.cancel());
-    }
-
     /// Tells every loop whose name matches to stop and waits for all of them, at most `grace`. Those that
     /// had not ended by then are aborted and waited for, so that none runs beside its successor; their
     /// names are returned. How any loop ended badly meanwhile, chosen or not, [`Loops::failed`] tells.

@@ -157,8 +157,7 @@ fn is_absent(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. }
         | ClientError::Broken { .. }
-        | ClientError::Silent { .. }
-        | ClientError::Ended { .. } => true,
+        | ClientError::Silent { .. } => true,
         ClientError::Problem(_) | ClientError::Unreadable { .. } => false,
     }
 }
@@ -212,9 +211,9 @@ impl From<ClientError> for Failed {
                 "is it running (`systemctl status renewd`, or `renewd run`)? Another place is named by `--socket` or \
                  RENEWD_SOCKET; the daemon's first log line says where it listens",
             ),
-            ClientError::Silent { .. }
-            | ClientError::Broken { .. }
-            | ClientError::Ended { .. } => Self::new(Exit::Unreachable, error),
+            ClientError::Silent { .. } | ClientError::Broken { .. } => {
+                Self::new(Exit::Unreachable, error)
+            }
             ClientError::Problem(problem) if problem.kind == ProblemType::Invalid => {
                 Self::usage(problem)
             }

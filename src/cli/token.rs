@@ -123,7 +123,6 @@ fn passes(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. }
         | ClientError::Broken { .. }
-        | ClientError::Ended { .. }
         | ClientError::Silent { .. } => true,
         ClientError::Problem(problem) => matches!(
             problem.kind,

@@ -108,12 +108,7 @@ pub struct ClusterSettings {
     pub nodes: Vec<NodePattern>,
 }
 
-impl ClusterSettings {
-    /// Whether a machine may join.
-    pub fn admits(&self, node: &NodeName) -> bool {
-        is_home(&self.nodes, node)
-    }
-}
+impl ClusterSettings {}
 
 impl Settings {
     /// The names of all sinks, also of those that only other machines have.

@@ -53,11 +53,6 @@ impl ClusterStanding {
             Role::Follows { leader } => leader.as_ref(),
         }
     }
-
-    /// What the database last knew of this machine itself.
-    pub fn own(&self) -> Option<&NodeRow> {
-        self.nodes.iter().find(|row| row.name == self.node)
-    }
 }
 
 /// The parts of a configuration that must be alike on all machines, in the order of their digests.

@@ -100,16 +100,6 @@ impl DoubtedKeys {
     pub fn since(&self, fingerprint: &str) -> Option<Timestamp> {
         self.0.get(fingerprint).copied()
     }
-
-    /// Whether no key is in doubt.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The fingerprints, each with its instant.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Timestamp)> {
-        self.0.iter().map(|(key, since)| (key.as_str(), *since))
-    }
 }
 
 impl FromIterator<(String, Timestamp)> for DoubtedKeys {

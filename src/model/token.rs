@@ -24,13 +24,6 @@ impl Version {
     pub fn next(self, now: Timestamp) -> Self {
         Self((self.0 + 1).max(u64::try_from(now.as_second()).unwrap_or(0)))
     }
-
-    /// How long ago it was committed, to the second: a version is the second of its commit, unless
-    /// several share one.
-    pub fn age(self, now: Timestamp) -> Duration {
-        let now = u64::try_from(now.as_second()).unwrap_or(0);
-        Duration::from_secs(now.saturating_sub(self.0))
-    }
 }
 
 impl fmt::Display for Version {
@@ -60,25 +53,12 @@ pub struct TokenMeta {
 }
 
 impl TokenMeta {
-    /// The whole life, never negative.
-    pub fn life(&self) -> Duration {
-        self.expires_at
-            .duration_since(self.issued_at)
-            .try_into()
-            .unwrap_or_default()
-    }
-
     /// What is left of it, zero once dead.
     pub fn left(&self, now: Timestamp) -> Duration {
         self.expires_at
             .duration_since(now)
             .try_into()
             .unwrap_or_default()
-    }
-
-    /// Whether ACS would still accept it.
-    pub fn is_live(&self, now: Timestamp) -> bool {
-        now < self.expires_at
     }
 }
 

@@ -307,11 +307,6 @@ impl Outage {
     pub fn is_on(&self) -> bool {
         self.since.is_some()
     }
-
-    /// When the last one ended.
-    pub fn ended(&self) -> Option<Steady> {
-        self.ended
-    }
 }
 
 #[cfg(test)]

@@ -82,11 +82,6 @@ impl Standing {
         matches!(self, Self::Dead { .. })
     }
 
-    /// Whether it may be dead, because of its access key.
-    pub fn is_doubtful(self) -> bool {
-        matches!(self, Self::Doubtful { .. })
-    }
-
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {

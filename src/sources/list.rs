@@ -557,10 +557,6 @@ pub struct Difference {
 }
 
 impl Difference {
-    pub fn is_empty(&self) -> bool {
-        self.added + self.changed + self.removed == 0
-    }
-
     /// Why a person has to say yes before anything of this is taken over, if so. `listed` is how many rows
     /// there are now, `wrong` the first that was refused, `replaced` whether they come from another file
     /// than before.

@@ -347,13 +347,7 @@ pub struct Miscount {
 }
 
 impl Store {
-    /// Counts everything anew; which counters do not say what there is.
-    pub async fn miscounts(&self) -> Answer<Vec<Miscount>> {
-        self.read("count everything anew", |db| db.miscounts())
-            .await
-    }
-
-    /// The same, and those say what there is afterwards.
+    /// Counts everything anew; which counters did not say what there is, and do now.
     pub async fn mend_counters(&self) -> Answer<Vec<Miscount>> {
         self.write("mend counters", |txn| txn.mend_counters()).await
     }

@@ -5,13 +5,12 @@ use super::{
     aside::RowKind,
     db::{self, Db, in_order, listed},
     error::{Answer, Fault, Outcome, StoreError},
-    idmap,
     seal::SealPlace,
 };
 use crate::{
     model::{
-        Declaration, Due, IdLine, IdentityId, Name, Num, Reader, Record, Secret, Spec, State,
-        TokenDocument, TokenMeta, Version,
+        Declaration, Due, Name, Num, Reader, Record, Secret, Spec, State, TokenDocument, TokenMeta,
+        Version,
     },
     sql::{self, Column, Row, SqlError},
 };
@@ -142,23 +141,6 @@ impl Store {
         .await
     }
 
-    /// What a consumer of this row should hold, with the token.
-    pub async fn document(&self, num: Num) -> Answer<Option<TokenDocument>> {
-        Ok(self.consignment(num).await?.map(|found| found.document))
-    }
-
-    /// What a consumer of this name should hold, with the token.
-    pub async fn document_by_name(&self, name: &Name) -> Answer<Option<TokenDocument>> {
-        let name = name.clone();
-        self.read_mirrored("read a token", vec![name.clone()], move |db| {
-            match db.num_of(name.as_str())? {
-                Some(num) => Ok(db.consignment(num)?.map(|found| found.document)),
-                None => Ok(None),
-            }
-        })
-        .await
-    }
-
     /// The document and the readers of a row, in one read.
     pub async fn consignment(&self, num: Num) -> Answer<Option<Consignment>> {
         self.read_mirrored("read a token", Vec::new(), move |db| db.consignment(num))
@@ -174,34 +156,6 @@ impl Store {
             Ok(each
                 .map(|found| found.map_err(|fault| StoreError::new(doing, fault)))
                 .collect())
-        })
-        .await
-    }
-
-    /// The id that a name has or had, by its row or by the id map; not of deleted ones.
-    pub async fn known_id(&self, name: &Name) -> Answer<Option<IdentityId>> {
-        let name = name.clone();
-        self.read("look an id up", move |db| {
-            let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
-                       AND (state <> 'deleted' OR removed = 2) \
-                       UNION ALL SELECT id FROM remembered WHERE name = ?1";
-            Ok(db.first(sql, [name.as_str()], |row| db::parsed(row, "id"))?)
-        })
-        .await
-    }
-
-    /// A page of names whose id only the id map knows.
-    pub async fn remembered(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<IdLine>> {
-        let after = after.map_or(String::new(), ToString::to_string);
-        self.read("list remembered ids", move |db| {
-            let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name";
-            Ok(db.page(
-                RowKind::RememberedId,
-                limit,
-                sql,
-                [&after],
-                idmap::read_remembered,
-            )?)
         })
         .await
     }

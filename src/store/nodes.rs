@@ -282,12 +282,6 @@ impl Store {
         .await
     }
 
-    /// What changed after a number, in order.
-    pub async fn shared_changes(&self, after: u64, limit: usize) -> Answer<Vec<SharedChange>> {
-        self.read("look what changed", move |db| db.changes(after, limit))
-            .await
-    }
-
     /// Drops changes that every machine which is there has seen, and those of yesterday.
     pub async fn prune_changes(&self) -> Answer<()> {
         let ours = self.database_clock();

@@ -12,9 +12,6 @@ use crate::{
     sql::{self, params},
 };
 
-/// What the probe writes: about as much as a batch of results needs.
-const PROBE_BYTES: usize = 64 * 1024;
-
 fn hold_key(resource: &ResourceName, operation: Operation) -> String {
     format!("hold {resource} {operation}")
 }
@@ -113,16 +110,6 @@ impl Store {
                 }
                 _ => None,
             })
-        })
-        .await
-    }
-
-    /// Whether a batch of results could be written; asked after a failure, before ACS is called again.
-    pub async fn probe(&self) -> Answer<()> {
-        self.write("write", |txn| {
-            db::set_meta(&txn.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
-            db::set_meta(&txn.conn, "probe", sql::Null)?;
-            Ok(())
         })
         .await
     }

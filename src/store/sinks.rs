@@ -113,16 +113,6 @@ impl Store {
         .await
     }
 
-    /// Where a sink's bundle lies.
-    pub async fn bundle_of(&self, sink: &SinkAt) -> Answer<Option<Placed>> {
-        let sink = sink.clone();
-        self.read("look a bundle up", move |db| {
-            let sql = "SELECT path, digest FROM sink WHERE num = ?1 AND digest IS NOT NULL";
-            Ok(db.first(sql, [db.sink_num(&sink)?], read_placed)?)
-        })
-        .await
-    }
-
     /// A sink keeps a file per identity now: the bundle that it kept before becomes a stray.
     pub async fn leave_bundle(&self, sink: &SinkAt) -> Answer<()> {
         let sink = sink.clone();

@@ -226,10 +226,9 @@ async fn what_was_ordered_is_told_until_it_is_done() {
     };
     let cause = Cause::ours("test");
     let outcomes = vec![(anna.num, failed)];
-    let settled =
-        harness
-            .store
-            .settle_items(id, vec![], &cause, outcomes, vec![], harness.clock.now());
+    let settled = harness
+        .store
+        .settle_items(id, vec![], &cause, outcomes, harness.clock.now());
     settled.await.unwrap();
     let told = needs().await;
     assert_eq!(told[0].kind, wire::NeedKind::RevocationFailed);

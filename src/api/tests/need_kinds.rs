@@ -258,9 +258,7 @@ async fn a_deletion_that_failed_for_good_appears_and_goes() {
     let num = harness.num(ANNA).await;
     let ends = async |outcome| {
         let (steps, outcomes) = (Vec::new(), vec![(num, outcome)]);
-        let settled = harness
-            .store
-            .settle_items(id, steps, &cause, outcomes, Vec::new(), now);
+        let settled = harness.store.settle_items(id, steps, &cause, outcomes, now);
         settled.await.unwrap();
     };
     ends(ItemOutcome::Failed {

@@ -1,12 +1,9 @@
-//! `/v1/watch` through its router and, for the client, over a real socket.
+//! `/v1/watch` through its router.
 
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    client::{ClientError, DaemonClient, Watch},
-    *,
-};
+use super::*;
 
 /// A stream that is being read.
 struct Stream {
@@ -260,49 +257,6 @@ async fn it_ends_with_the_daemon() {
     stream.next().await.unwrap();
     harness.api.stop.cancel();
     assert!(stream.next().await.is_none());
-}
-
-#[tokio::test]
-async fn the_client_follows_over_a_restart() {
-    let harness = harness().await;
-    let daemon = harness.api.shared_state().daemon.clone();
-    let client = DaemonClient::new(&daemon.socket);
-    let mut watch = client.watch(&[name(ANNA)], "a-test");
-    assert!(matches!(
-        watch.next().await.unwrap_err(),
-        ClientError::Unreachable { .. }
-    ));
-    for secret in ["canary-2", "canary-3"] {
-        let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
-        let stop = CancellationToken::new();
-        let served = listeners.serve(harness.api.clone(), stop.clone());
-        let followed = async {
-            if secret == "canary-2" {
-                let first = watch.next().await.unwrap();
-                assert_eq!(first.token.unwrap().expose(), "canary-1");
-            }
-            harness.issue(ANNA, secret).await;
-            let update = watch.next().await.unwrap();
-            assert_eq!(update.token.unwrap().expose(), secret);
-            let document: serde_json::Value =
-                serde_json::from_str(update.document.expose()).unwrap();
-            assert_eq!(document["version"], update.version.0);
-            stop.cancel();
-            let ended = watch.next().await.unwrap_err();
-            assert!(Watch::is_passing(&ended), "{ended}");
-        };
-        tokio::join!(served, followed).0.unwrap();
-    }
-    let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
-    let stop = CancellationToken::new();
-    let refused = async {
-        let mut nobody = client.watch(&[name("zoe")], "a-test");
-        let error = nobody.next_patiently(|_| {}).await.unwrap_err();
-        assert!(!Watch::is_passing(&error), "{error}");
-        stop.cancel();
-    };
-    let served = listeners.serve(harness.api.clone(), stop.clone());
-    tokio::join!(served, refused).0.unwrap();
 }
 
 fn etag(version: Version) -> String {

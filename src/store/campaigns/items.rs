@@ -228,26 +228,6 @@ impl Store {
         }
     }
 
-    /// Takes the steps of rows, notes how attempts at their items ended and tells it, in one commit; the
-    /// campaign ends with its last item.
-    pub async fn settle_items(
-        &self,
-        id: CampaignId,
-        steps: Vec<StepOn>,
-        cause: &Cause,
-        outcomes: Vec<(Num, ItemOutcome)>,
-        notices: Vec<Notice>,
-        now: Timestamp,
-    ) -> Answer<()> {
-        let cause = cause.clone();
-        self.withdraw("note a campaign's results", move |txn| {
-            txn.step(&steps, &cause, now)?;
-            txn.settle_items(id, &outcomes, now)?;
-            txn.raise(&notices)
-        })
-        .await
-    }
-
     /// Items of a resource that failed for good while others failed as well, as an earlier process left them.
     pub async fn failed_among_others(
         &self,
@@ -359,23 +339,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    pub(in crate::store) fn settle_items(
-        &mut self,
-        id: CampaignId,
-        outcomes: &[(Num, ItemOutcome)],
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let Some(campaign) = self.campaign(id)? else {
-            return Ok(());
-        };
-        for (num, outcome) in outcomes {
-            let stand = self.standing(*num)?.map(|row| row.stand());
-            self.settle_item(&campaign, (*num, stand), outcome, now)?;
-        }
-        self.end_if_settled(id, now)
-    }
-
-    fn settle_item(
+    pub(in crate::store) fn settle_item(
         &mut self,
         campaign: &Campaign,
         (num, stand): (Num, Option<Stand>),

@@ -35,7 +35,7 @@ async fn sweep(home: &Home, id: CampaignId, now: i64) -> bool {
 
 async fn settle(home: &Home, id: CampaignId, outcomes: Vec<(Num, ItemOutcome)>, now: i64) {
     let cause = Cause::ours("test");
-    home.settle_items(id, Vec::new(), &cause, outcomes, Vec::new(), at(now))
+    home.settle_items(id, Vec::new(), &cause, outcomes, at(now))
         .await
         .unwrap();
 }

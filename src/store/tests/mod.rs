@@ -49,14 +49,15 @@ use jiff::SignedDuration;
 use renewd_database::{Database, Server as Postgres};
 use tempfile::TempDir;
 
-use super::*;
+use super::{error::Answer, sinks::read_placed, *};
 use crate::{
     config::{DatabaseSettings, SecretRef, StorePlace, StoreSettings},
     model::{
-        Applied, Attempt, Change, Declaration, Due, DueReason, Name, Num, OnRemoval, Origin,
-        Record, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, State, Step, Then, Timestamp,
-        Token, TokenMeta, Version,
+        Applied, Attempt, Change, Declaration, Due, DueReason, IdentityId, Name, Num, OnRemoval,
+        Origin, Placed, Record, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, State, Step,
+        Then, Timestamp, Token, TokenDocument, TokenMeta, Version,
     },
+    sql,
 };
 
 /// A store in a folder of its own, which can be closed and opened again.
@@ -212,6 +213,72 @@ fn name(text: &str) -> Name {
 
 fn none() -> BTreeSet<Num> {
     BTreeSet::new()
+}
+
+/// What only tests ask of a store.
+impl Store {
+    async fn document(&self, num: Num) -> Answer<Option<TokenDocument>> {
+        Ok(self.consignment(num).await?.map(|found| found.document))
+    }
+
+    /// The id that a name has or had, by its row or by the id map; not of deleted ones.
+    async fn known_id(&self, name: &Name) -> Answer<Option<IdentityId>> {
+        let name = name.clone();
+        self.read("test", move |db| {
+            let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
+                       AND (state <> 'deleted' OR removed = 2) \
+                       UNION ALL SELECT id FROM remembered WHERE name = ?1";
+            Ok(db.first(sql, [name.as_str()], |row| db::parsed(row, "id"))?)
+        })
+        .await
+    }
+
+    /// Where a sink's bundle lies.
+    async fn bundle_of(&self, sink: &SinkAt) -> Answer<Option<Placed>> {
+        let sink = sink.clone();
+        self.read("test", move |db| {
+            let sql = "SELECT path, digest FROM sink WHERE num = ?1 AND digest IS NOT NULL";
+            Ok(db.first(sql, [db.sink_num(&sink)?], read_placed)?)
+        })
+        .await
+    }
+
+    async fn miscounts(&self) -> Answer<Vec<Miscount>> {
+        self.read("test", |db| db.miscounts()).await
+    }
+
+    /// Whether as much as a batch of results could be written.
+    async fn probe(&self) -> Answer<()> {
+        self.write("write", |txn| {
+            db::set_meta(&txn.conn, "probe", vec![0xa5_u8; 64 * 1024])?;
+            db::set_meta(&txn.conn, "probe", sql::Null)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes the steps of rows, and notes how attempts at their items ended; the campaign ends with its last item.
+    pub(crate) async fn settle_items(
+        &self,
+        id: CampaignId,
+        steps: Vec<StepOn>,
+        cause: &Cause,
+        outcomes: Vec<(Num, ItemOutcome)>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let cause = cause.clone();
+        self.withdraw("note a campaign's results", move |txn| {
+            txn.step(&steps, &cause, now)?;
+            if let Some(campaign) = txn.campaign(id)? {
+                for (num, outcome) in &outcomes {
+                    let stand = txn.standing(*num)?.map(|row| row.stand());
+                    txn.settle_item(&campaign, (*num, stand), outcome, now)?;
+                }
+            }
+            txn.end_if_settled(id, now)
+        })
+        .await
+    }
 }
 
 fn spec(text: &str) -> Spec {

@@ -249,14 +249,9 @@ async fn a_hold_waits_for_machines_that_are_there_and_names_one_that_is_away() {
         request_id: None,
     };
     let cause = Cause::ours("test");
-    let settled = two.a.settle_items(
-        id,
-        Vec::new(),
-        &cause,
-        vec![(num, done)],
-        Vec::new(),
-        at(21),
-    );
+    let settled = two
+        .a
+        .settle_items(id, Vec::new(), &cause, vec![(num, done)], at(21));
     settled.await.unwrap();
     let state = async || {
         let report = two.a.campaign_report(id, None, false, 10).await.unwrap();

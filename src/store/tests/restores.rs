@@ -260,7 +260,7 @@ impl World {
         };
         let (cause, outcomes) = (Cause::ours("test"), vec![(item.num, done)]);
         self.home
-            .settle_items(id, steps, &cause, outcomes, Vec::new(), at(self.now))
+            .settle_items(id, steps, &cause, outcomes, at(self.now))
             .await
             .unwrap();
     }
