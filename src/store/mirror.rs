@@ -19,18 +19,18 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    answers::AnsweredRow,
     backup::RESTORED,
     catch_up::STORE_ID,
-    copied_rows::{CopiedRows, Newer, places},
     db::{self, Db, Txn, micros, signed},
     error::{Fault, Outcome, StoreError},
     identities::count,
-    mirror_facts::{Facts, SEAL_KEY, SEQ, unfit},
+    mirror_facts::{DatabaseFacts, SEAL_KEY, SEQ, unfit},
+    mirror_rows::{CopiedRows, Newer, places},
     open::touch,
     reseal::SUCCESSOR,
     schema,
     seal::Seal,
-    standby::Told,
     tables::update_identities,
 };
 use crate::{
@@ -164,7 +164,7 @@ pub(super) fn keys(state_dir: &Path) -> Option<(String, Option<String>)> {
     }
     let conn = Connection::reader_of(&path).ok()?;
     let db = Db::on(conn, (Arc::new(Seal::new(&[0; 32])), Arc::default()), None);
-    let facts = Facts::of(&db).ok()?;
+    let facts = DatabaseFacts::of(&db).ok()?;
     Some((facts.seal_key?, facts.successor))
 }
 
@@ -284,7 +284,7 @@ impl Mirror {
 
     /// Brings it as far as an answer from the database, before that goes out. False where it is further than the answer.
     /// Fails where the database does: then it is no answer.
-    pub(super) fn reach(&self, db: &Db, answer: &[Told]) -> Outcome<bool> {
+    pub(super) fn reach(&self, db: &Db, answer: &[AnsweredRow]) -> Outcome<bool> {
         let reached = (|| {
             let (differing, _) = self.compared(answer)?;
             if differing.is_empty() {
@@ -309,7 +309,7 @@ impl Mirror {
     }
 
     /// Of whom it says something else than the answer, and whether anything newer.
-    fn compared(&self, answer: &[Told]) -> Result<(Vec<String>, bool), Halt> {
+    fn compared(&self, answer: &[AnsweredRow]) -> Result<(Vec<String>, bool), Halt> {
         let compared = self.with_db(|copy| {
             let sql = "SELECT version, good_until = 0 AND expires_at IS NOT NULL, state FROM identity WHERE name = ?1";
             let (mut differing, mut is_newer) = (Vec::new(), false);
@@ -436,7 +436,7 @@ is_newer |= here.is_some_and(|here| told.is_older_than(&here));
             return Ok(None);
         };
         let db = self.opened(meta.len()).map_err(in_words)??;
-        let facts = Facts::of(&db).map_err(in_words)?;
+        let facts = DatabaseFacts::of(&db).map_err(in_words)?;
         let cluster: Option<String> =
             db::meta(&db.conn, CLUSTER).map_err(|e| in_words(e.into()))?;
         if let Some(why) = unfit(
@@ -523,7 +523,7 @@ is_newer |= here.is_some_and(|here| told.is_older_than(&here));
         changes: impl FnOnce(&Db, u64) -> Outcome<ChangedRows>,
         now: Timestamp,
     ) -> Result<(), Halt> {
-        let theirs = Facts::of(db)?;
+        let theirs = DatabaseFacts::of(db)?;
         self.copy().tried = Some(now);
         let mine = self.begun()?;
         let (is_whole_due, is_due) = {
@@ -551,20 +551,20 @@ is_newer |= here.is_some_and(|here| told.is_older_than(&here));
     }
 
     /// What the copy says of itself; a new one is made where there is none.
-    fn begun(&self) -> Result<Facts, Halt> {
+    fn begun(&self) -> Result<DatabaseFacts, Halt> {
         let mut copy = self.copy();
         if copy.db.is_none() {
             let made = self.opened(0).map_err(Halt::Copy)?;
             copy.db = Some(made.map_err(|why| Halt::Copy(Fault::Refused(why)))?);
         }
         match &copy.db {
-            Some(db) => Facts::of(db).map_err(Halt::Copy),
-            None => Ok(Facts::default()),
+            Some(db) => DatabaseFacts::of(db).map_err(Halt::Copy),
+            None => Ok(DatabaseFacts::default()),
         }
     }
 
     /// Notes that it has everything up to this number.
-    fn agree(&self, theirs: &Facts, whole: bool, now: Timestamp) -> Result<(), Halt> {
+    fn agree(&self, theirs: &DatabaseFacts, whole: bool, now: Timestamp) -> Result<(), Halt> {
         self.write(|txn| {
             for (key, value) in [
                 (STORE_ID, &theirs.store),

@@ -9,7 +9,7 @@ pub(super) const SEQ: &str = "seq";
 
 /// What a store says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct DatabaseFacts {
     pub(super) store: Option<String>,
     pub(super) seal_key: Option<String>,
     pub(super) successor: Option<String>,
@@ -18,7 +18,7 @@ pub(super) struct Facts {
     pub(super) seq: u64,
 }
 
-impl Facts {
+impl DatabaseFacts {
     pub(super) fn of(db: &Db) -> Outcome<Self> {
         let sql = "SELECT key, value FROM meta WHERE key IN (?1, ?2, ?3, ?4, ?5)";
         let keys = [STORE_ID, SEAL_KEY, SUCCESSOR, RESTORED, SEQ];
@@ -54,7 +54,7 @@ fn text_of(value: ValueRef<'_>) -> Option<String> {
 
 /// Why a copy may not be used here, under the key with this id, if it may not.
 pub(super) fn unfit(
-    (copy, of): (&Facts, Option<&str>),
+    (copy, of): (&DatabaseFacts, Option<&str>),
     (cluster, key): (&str, &str),
 ) -> Option<String> {
     match (of, copy.seal_key.as_deref()) {

@@ -8,6 +8,7 @@
 //! or to readers. What the rest of the daemon asks for are its methods; each stands with its SQL in the file
 //! of its noun, and says in a few words what it does: that names its errors and its metric.
 
+mod answers;
 mod aside;
 mod audit;
 mod backup;
@@ -17,7 +18,6 @@ mod cleanup;
 mod commit;
 mod commit_mark;
 mod consumers;
-mod copied_rows;
 mod counters;
 mod creations;
 mod db;
@@ -39,6 +39,7 @@ mod late_calls;
 mod link;
 mod mirror;
 mod mirror_facts;
+mod mirror_rows;
 mod nodes;
 mod notices;
 mod open;

@@ -32,7 +32,7 @@ enum Happening {
     },
     /// A standby has everything up to now.
     Copy,
-    /// It takes over.
+    /// That one takes the place of the database.
     FailOver,
     /// A node takes up what was lost.
     Follow(usize),
