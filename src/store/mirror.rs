@@ -295,7 +295,7 @@ impl Mirror {
                 let here = self.with_db(|copy| copy.num_of(name))?.flatten();
                 nums.extend(here.into_iter().chain(db.num_of(name)?));
             }
-            self.take_these(db, &nums)?;
+            self.take_with_resources(db, &nums)?;
             Ok(!self.compared(answer)?.1)
         })();
         match reached {
@@ -360,7 +360,7 @@ is_newer |= here.is_some_and(|here| told.is_older_than(&here));
         if nums.is_empty() || self.copy().db.is_none() {
             return;
         }
-        let taken = match self.take_these(db, nums) {
+        let taken = match self.take_with_resources(db, nums) {
             Err(Halt::Database(_)) => {
                 let _turn = self.turn();
                 let dropped = self.write(|txn| {
@@ -625,24 +625,51 @@ is_newer |= here.is_some_and(|here| told.is_older_than(&here));
     /// Takes the tables of resources and sinks over; whether other sinks are configured than before, so that others
     /// are bound to them.
     fn take_small(&self, db: &Db) -> Result<bool, Halt> {
+        self.take_table(db, "resource", |_, _| Ok(()))?;
         let mut bound_anew = false;
-        for table in ["resource", "sink"] {
-            let columns = self.columns(table)?;
-            let _turn = self.turn();
-            let rows = CopiedRows::of(table, columns, |select, read| {
-                db.every(&format!("{select} ORDER BY num"), [], read)
-            })?;
-            self.write(|txn| {
-                if table == "sink" {
-                    let sql = "SELECT num, configured FROM sink ORDER BY num";
-                    let before = txn.every(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                    bound_anew = before != rows.numbers(["num", "configured"]);
-                }
-                txn.run(&format!("DELETE FROM {table}"), [])?;
-                rows.insert(txn)
-            })?;
-        }
+        self.take_table(db, "sink", |txn, rows| {
+            let sql = "SELECT num, configured FROM sink ORDER BY num";
+            let before = txn.every(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            bound_anew = before != rows.numbers(["num", "configured"]);
+            Ok(())
+        })?;
         Ok(bound_anew)
+    }
+
+    /// Takes a small table over whole; `see` looks at its rows before they take the place of the others.
+    fn take_table(
+        &self,
+        db: &Db,
+        table: &'static str,
+        mut see: impl FnMut(&mut Txn<'_>, &CopiedRows) -> Outcome<()>,
+    ) -> Result<(), Halt> {
+        let columns = self.columns(table)?;
+        let _turn = self.turn();
+        let rows = CopiedRows::of(table, columns, |select, read| {
+            db.every(&format!("{select} ORDER BY num"), [], read)
+        })?;
+        self.write(|txn| {
+            see(txn, &rows)?;
+            txn.run(&format!("DELETE FROM {table}"), [])?;
+            rows.insert(txn)
+        })?;
+        Ok(())
+    }
+
+    /// Takes these rows over at once, and the resources before them, where one of them is of a new resource.
+    fn take_with_resources(&self, db: &Db, nums: &BTreeSet<Num>) -> Result<(), Halt> {
+        let resources = |db: &Db| -> Outcome<Vec<Num>> {
+            Ok(
+                db.every("SELECT num FROM resource ORDER BY num", [], |row| {
+                    row.get(0)
+                })?,
+            )
+        };
+        let theirs = resources(db)?;
+        if self.with_db(resources)?.is_some_and(|here| here != theirs) {
+            self.take_table(db, "resource", |_, _| Ok(()))?;
+        }
+        self.take_these(db, nums)
     }
 
     /// Takes these rows over.
