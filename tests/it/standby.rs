@@ -100,7 +100,11 @@ async fn a_node_serves_and_starts_without_its_database_and_goes_on_once_it_is_ba
     let (status, _, served) = node.ask("bot-0");
     assert_eq!(status, "200");
     assert!(served.contains(&token));
-    assert!(node.needs(&daemon).contains("database_away"));
+    // The first answers from the mirror come before it is certain that the database is away.
+    until("the need that it is away", || {
+        node.needs(&daemon).contains("database_away")
+    })
+    .await;
     let hold = node.stage.renewd(&["hold", "bot-1", "--reason", "test"]);
     assert!(!hold.status.success(), "{hold:?}");
     assert!(daemon.stop().success());
