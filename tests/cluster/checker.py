@@ -24,12 +24,14 @@ class Door:
         self.dead_since = None
         # When the last token that it had ends, and how long that was still to come when it was missed.
         self.ends = self.left = 0.0
+        # When it was last looked for.
+        self.asked = 0.0
 
     def __str__(self):
         return f"{self.name}, {self.kind} of {self.node}"
 
     def has_just_ended(self):
-        return self.why == "expired" and time.time() - self.ends < WHOLE_SECOND
+        return self.why == "expired" and self.asked - self.ends < WHOLE_SECOND
 
 
 class Reader:
@@ -175,6 +177,7 @@ class Checker:
         return self.stage.emulator.judge(tokens) if tokens else {}
 
     def read(self, door):
+        door.asked = time.time()
         if door.kind == "file":
             self.read_file(door)
         else:
