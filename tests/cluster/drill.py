@@ -351,10 +351,10 @@ def row_9_the_last_commits_are_lost(drill):
 
 
 def said_lost(node):
-    """What the node says of a database that lost commits."""
-    words = "has lost its last commits"
-    told = node.renewd("status").stdout.splitlines()
-    return next((f"{node.name} says: {line.strip()}" for line in told if words in line), None)
+    """What the node's log says of a database that lost commits."""
+    words = "The database has lost its last commits"
+    log = (node.folder / "log").read_text(errors="replace")
+    return f"{node.name} says: {log[log.rindex(words) :].splitlines()[0]}" if words in log else None
 
 
 def row_10_a_node_is_dead_during_a_hold(drill):
@@ -364,8 +364,11 @@ def row_10_a_node_is_dead_during_a_hold(drill):
     dead.kill()
     began = time.monotonic()
     found = leader.renewd("hold", victim, "--reason", "tests", "--timeout", "150s", "--yes", patience=170)
-    took, report = since(began), found.stdout + found.stderr
-    said = next((line.strip() for line in report.splitlines() if f"not confirmed by files@{dead.name}" in line), None)
+    took = since(began)
+    campaign = drill.database.ask("SELECT max(num) FROM campaign")
+    report = found.stdout + found.stderr + leader.renewd_done("campaign", "report", campaign)
+    words = f"not confirmed by files@{dead.name}"
+    said = words if words in report else None
     assert said and not any(f"files@{node.name}" in report for node in (leader, follower)), report
     assert not any(has_token(node, victim) for node in (leader, follower)), "a live node kept the file"
     assert has_token(dead, victim), "nobody was there to take the file of the dead node"
