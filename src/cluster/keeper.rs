@@ -199,6 +199,7 @@ impl LeaseKeeper {
                 let between = wall.duration_since(duty.now).as_millis()
                     + i128::from(i64::try_from((now - sent).as_millis() / 2).unwrap_or(0));
                 self.offset_ms = i64::try_from(between).unwrap_or(i64::MAX);
+                self.deps.store.is_ahead(self.offset_ms);
                 self.ask_at = sent + RENEWED_EVERY;
                 self.deps.store.database_answers();
                 self.heard(&duty);

@@ -133,7 +133,7 @@ pub(crate) enum RenewerEvent {
     /// A call has ended.
     Called(Result<(Id, CallDone), JoinError>),
     /// The answer of a harmless call.
-    Proved(ProofAnswer),
+    Proved(Result<ProofAnswer, JoinError>),
     /// Rows may have become due.
     Due,
     /// There is another bearer, or none.

@@ -39,8 +39,8 @@ pub(super) struct Db {
     pub(super) node: Option<NodeName>,
     /// The epoch of who leads, while a transaction of a shared store goes on; else 0.
     pub(super) epoch: Cell<u64>,
-    /// The time, where the database has no clock of its own.
-    pub(super) ours: Cell<Timestamp>,
+    /// What the clock of the database says, where it has none of its own: set by whoever asks.
+    pub(super) clock: Cell<Timestamp>,
     /// Statements that were run, and rows that were read of those that a page is made of.
     #[cfg(test)]
     pub(super) statements: Cell<usize>,
@@ -62,7 +62,7 @@ impl Db {
             aside,
             floor: Cell::default(),
             epoch: Cell::default(),
-            ours: Cell::default(),
+            clock: Cell::default(),
             #[cfg(test)]
             statements: Cell::default(),
             #[cfg(test)]

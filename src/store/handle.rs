@@ -466,18 +466,20 @@ impl Store {
     ) -> Result<BoxedAnswer, StoreError> {
         self.standby().answers(doing)?;
         let began = self.now();
+        self.reach(doing).await?;
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
             doing,
             purpose,
             fence: self.1,
-            ours: self.database_clock(),
+            clock: self.database_clock(),
             work,
             reply,
         };
-        self.reach(doing)?;
         self.threads(doing)?.write(operation).await?;
         let answer = answer.await.unwrap_or_else(|_| Err(lost(doing)));
+        // What became of it is found out, however long that takes.
+        self.heard_of().await;
         self.measured(doing, began, answer)
     }
 
@@ -485,9 +487,13 @@ impl Store {
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         self.standby().answers(doing)?;
-        self.reach(doing)?;
         let began = self.now();
-        let read = self.threads(doing)?.read(doing, work);
+        let read = async {
+            self.reach(doing).await?;
+            let work = self.by_its_clock(work);
+            let found = self.threads(doing)?.read(doing, work).await;
+            self.carried_back(doing).await.and(found)
+        };
         let answer = match self.is_shared() {
             false => read.await,
             true => tokio::select! {
@@ -515,9 +521,20 @@ impl Store {
     }
 
     async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
-        self.reach(doing)?;
+        self.reach(doing).await?;
+        let work = self.by_its_clock(work);
         let answer = self.threads(doing)?.pulse(doing, work).await;
+        self.carried_back(doing).await?;
         self.answered(doing).and(answer)
+    }
+
+    /// The same work on a connection that knows what the database's clock says now, where that is simulated.
+    fn by_its_clock(&self, work: Look) -> Look {
+        let clock = self.database_clock();
+        Box::new(move |db| {
+            db.clock.set(clock);
+            work(db)
+        })
     }
 
     /// Fails where the answer is lost, as far as that is simulated.
@@ -526,9 +543,24 @@ impl Store {
         link.map_or(Ok(()), |link| link.answered(doing))
     }
 
-    /// Fails where the database is not reached, as far as that is simulated.
-    fn reach(&self, doing: &'static str) -> Result<(), StoreError> {
-        self.0.link.get().map_or(Ok(()), |link| link.reach(doing))
+    /// The question is on its way, as far as that is simulated; fails where the database is not reached.
+    async fn reach(&self, doing: &'static str) -> Result<(), StoreError> {
+        match self.0.link.get() {
+            Some(link) => link.carry(doing).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The same of the answer.
+    async fn carried_back(&self, doing: &'static str) -> Result<(), StoreError> {
+        self.reach(doing).await
+    }
+
+    /// The answer to what was written is on its way: where nothing passes, it is asked for until something does.
+    async fn heard_of(&self) {
+        if let Some(link) = self.0.link.get() {
+            link.carry_at_last().await;
+        }
     }
 
     /// From now on counts how long each operation takes and how it ends, by what it does.

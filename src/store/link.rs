@@ -1,9 +1,13 @@
 //! How a store reaches its database, under simulated time: a database without a clock of its own, whose answers can
-//! be cut off or lost.
+//! take their time, be cut off or be lost.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use super::StoreError;
@@ -13,20 +17,45 @@ use crate::{clock::Clock, model::Timestamp};
 #[derive(Debug, Clone)]
 pub struct Link(Arc<Inner>);
 
-#[derive(Debug)]
+/// How long the next question, or answer, is on its way.
+type Ways = Box<dyn Fn() -> Duration + Send + Sync>;
+
 struct Inner {
     /// Tells the time of the database.
     clock: Clock,
+    /// Nothing, where all is there at once.
+    ways: Option<Ways>,
     cut: AtomicBool,
     /// So many answers are lost from now on.
     loses: AtomicU32,
 }
 
+/// It is asked again so long after an answer did not come.
+const AGAIN: Duration = Duration::from_millis(200);
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("cut", &self.cut)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Link {
-    /// To a database with this clock.
+    /// To a database with this clock, which is asked and answers at once.
     pub fn to(clock: Clock) -> Self {
+        Self::made(clock, None)
+    }
+
+    /// To a database with this clock, where each question and each answer is on its way for as long as `ways` says.
+    pub fn carried(clock: Clock, ways: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self::made(clock, Some(Box::new(ways)))
+    }
+
+    fn made(clock: Clock, ways: Option<Ways>) -> Self {
         Self(Arc::new(Inner {
             clock,
+            ways,
             cut: AtomicBool::default(),
             loses: AtomicU32::default(),
         }))
@@ -46,10 +75,21 @@ impl Link {
         self.0.clock.now()
     }
 
-    pub(super) fn reach(&self, doing: &'static str) -> Result<(), StoreError> {
+    /// Carries one message. It does not arrive where nothing passes by then.
+    pub(super) async fn carry(&self, doing: &'static str) -> Result<(), StoreError> {
+        if let Some(ways) = &self.0.ways {
+            tokio::time::sleep(ways()).await;
+        }
         match self.0.cut.load(Ordering::SeqCst) {
             true => Err(away(doing)),
             false => Ok(()),
+        }
+    }
+
+    /// Carries the answer to what was written, until it arrives.
+    pub(super) async fn carry_at_last(&self) {
+        while self.0.ways.is_some() && self.carry("").await.is_err() {
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

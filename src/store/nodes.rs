@@ -115,14 +115,18 @@ pub(super) struct Duty {
 }
 
 impl Store {
+    /// By how much the clock of this machine is ahead of the database's: before anything is written for others to read.
+    pub fn is_ahead(&self, by_ms: i64) {
+        let ahead = by_ms.saturating_mul(1000);
+        self.0.ahead.store(ahead, Ordering::Relaxed);
+    }
+
     /// A machine says that it is there, and leads if it does; what the database knows then.
     pub async fn beat(&self, beat: Beat) -> Answer<DutySeen> {
-        let (ours, seen_seq) = (self.database_clock(), self.seq());
-        let ahead = beat.offset_ms.saturating_mul(1000);
-        self.0.ahead.store(ahead, Ordering::Relaxed);
+        let seen_seq = self.seq();
         self.pulse("say that this node is there", move |db| {
             db.conn.begin()?;
-            let beaten = db.beat(&beat, seen_seq, ours);
+            let beaten = db.beat(&beat, seen_seq);
             match beaten {
                 Ok(_) => db.conn.commit()?,
                 Err(_) => db.conn.batch("ROLLBACK")?,
@@ -141,10 +145,8 @@ impl Store {
         now: Timestamp,
     ) -> Answer<DutySeen> {
         self.end_former_sessions(node).await;
-        let (node, ours) = (node.clone(), self.database_clock());
-        let taken = self.write("take over", move |txn| {
-            txn.take_duty(&node, had, (ours, now))
-        });
+        let node = node.clone();
+        let taken = self.write("take over", move |txn| txn.take_duty(&node, had, now));
         let taken = taken.await?;
         self.answered("take over")?;
         Ok(taken)
@@ -193,9 +195,9 @@ impl Store {
         why: &'static str,
         now: Timestamp,
     ) -> Answer<()> {
-        let (node, ours) = (node.clone(), self.database_clock());
+        let node = node.clone();
         self.write("let another node lead", move |txn| {
-            let at = txn.database_now(ours)?;
+            let at = txn.database_now()?;
             let sql = "UPDATE duty SET holder = NULL, yielded_at = ?3, yielded_by = ?1 \
                        WHERE name = 'leader' AND holder = ?1 AND epoch = ?2";
             if txn.run(sql, params![node.as_str(), signed(epoch), micros(at)])? > 0 {
@@ -209,9 +211,9 @@ impl Store {
 
     /// A machine goes: it counts as dead from now on.
     pub async fn leave(&self, node: &NodeName) -> Answer<()> {
-        let (node, ours) = (node.clone(), self.database_clock());
+        let node = node.clone();
         self.pulse("say that this node goes", move |db| {
-            let now = db.database_now(ours)?;
+            let now = db.database_now()?;
             let sql = "UPDATE node SET until = ?2 WHERE name = ?1";
             db.run(sql, params![node.as_str(), micros(now)])?;
             Ok(())
@@ -221,9 +223,8 @@ impl Store {
 
     /// The machines, by name.
     pub async fn nodes(&self) -> Answer<Vec<NodeRow>> {
-        let ours = self.database_clock();
         self.read("list nodes", move |db| {
-            let now = db.database_now(ours)?;
+            let now = db.database_now()?;
             db.nodes(&db.duty("")?, now)
         })
         .await
@@ -237,9 +238,9 @@ impl Store {
         cause: &Cause,
         now: Timestamp,
     ) -> Answer<bool> {
-        let (node, cause, ours) = (node.clone(), cause.clone(), self.database_clock());
+        let (node, cause) = (node.clone(), cause.clone());
         self.write("drain a node", move |txn| {
-            let at = txn.database_now(ours)?;
+            let at = txn.database_now()?;
             let at = drained.then(|| micros(at));
             let sql = "UPDATE node SET drained_at = ?2 WHERE name = ?1";
             if txn.run(sql, params![node.as_str(), at])? == 0 {
@@ -260,9 +261,9 @@ impl Store {
         cause: &Cause,
         now: Timestamp,
     ) -> Answer<bool> {
-        let (node, cause, ours) = (node.clone(), cause.clone(), self.database_clock());
+        let (node, cause) = (node.clone(), cause.clone());
         self.write("forget a node", move |txn| {
-            let at = txn.database_now(ours)?;
+            let at = txn.database_now()?;
             let nodes = txn.nodes(&txn.duty("")?, at)?;
             let Some(row) = nodes.iter().find(|row| row.name == node) else {
                 return Ok(false);
@@ -284,9 +285,8 @@ impl Store {
 
     /// Drops changes that every machine which is there has seen, and those of yesterday.
     pub async fn prune_changes(&self) -> Answer<()> {
-        let ours = self.database_clock();
         self.write("drop old changes", move |txn| {
-            let now = txn.database_now(ours)?;
+            let now = txn.database_now()?;
             let ago = |by| micros(now.checked_sub(by).unwrap_or(now));
             let sql = "DELETE FROM change WHERE at < ?2 OR (at < ?1 AND seq <= \
                        (SELECT coalesce(min(seen_seq), 0) FROM node WHERE until > ?3))";
@@ -301,13 +301,13 @@ impl Store {
 }
 
 impl Db {
-    /// The database's clock. A file has none but ours.
-    pub(super) fn database_now(&self, ours: Timestamp) -> Outcome<Timestamp> {
+    /// The database's clock. A file has none but the one that whoever works on it has ([`Db::clock`]).
+    pub(super) fn database_now(&self) -> Outcome<Timestamp> {
         if self.conn.file().is_some() {
-            return Ok(ours);
+            return Ok(self.clock.get());
         }
         let now = self.first(DATABASE_NOW, [], |row| row.get::<_, i64>(0))?;
-        Ok(now.map_or(ours, instant))
+        Ok(now.map_or(self.clock.get(), instant))
     }
 
     /// The row of the duty; with a lock until the transaction ends, where the engine has locks of rows.
@@ -355,7 +355,7 @@ impl Db {
         let Some(holder) = self.duty("")?.holder.filter(|holder| holder != us) else {
             return Ok(0);
         };
-        let now = self.database_now(Timestamp::UNIX_EPOCH)?;
+        let now = self.database_now()?;
         if self
             .lease_until(&holder, "")?
             .is_some_and(|until| until > now)
@@ -376,10 +376,10 @@ impl Db {
         })?)
     }
 
-    fn beat(&self, beat: &Beat, seen_seq: u64, ours: Timestamp) -> Outcome<DutySeen> {
+    fn beat(&self, beat: &Beat, seen_seq: u64) -> Outcome<DutySeen> {
         let own = self.lease_until(&beat.node, LOCKED)?;
         // Once nobody else can change the row: what was waited for has passed.
-        let now = self.database_now(ours)?;
+        let now = self.database_now()?;
         let duty = self.duty("")?;
         // A name goes back to who had it once the other process is there no more.
         let named = self.named(&beat.node)?;
@@ -597,7 +597,7 @@ impl Txn<'_> {
     /// Adds rows after a number; the number of the last.
     fn insert_changes(&self, rows: &[Unnumbered], after: u64) -> Outcome<u64> {
         use std::fmt::Write as _;
-        let at = self.database_now(self.ours.get())?;
+        let at = self.database_now()?;
         let mut sql = "INSERT INTO change (seq, kind, num, name, version, at) VALUES ".to_owned();
         let mut values: Vec<sql::Value> = Vec::with_capacity(rows.len() * 5 + 1);
         values.push(micros(at).into());
@@ -632,14 +632,14 @@ impl Txn<'_> {
         &mut self,
         node: &NodeName,
         had: Option<u64>,
-        (ours, wall): (Timestamp, Timestamp),
+        wall: Timestamp,
     ) -> Outcome<DutySeen> {
         let duty = self.locked_duty()?;
         let lease = match &duty.holder {
             Some(holder) => self.lease_until(holder, LOCKED)?,
             None => None,
         };
-        let now = self.database_now(ours)?;
+        let now = self.database_now()?;
         let goes_on = duty.holder.as_ref() == Some(node) && had == Some(duty.epoch);
         let is_vacant = lease.is_none_or(|until| until <= now);
         if !goes_on && !is_vacant {

@@ -41,8 +41,8 @@ pub(super) struct Operation {
     pub(super) purpose: Purpose,
     /// The epoch in which it was begun by who leads; written only while that goes on.
     pub(super) fence: Option<u64>,
-    /// The time, where the database has no clock of its own.
-    pub(super) ours: Timestamp,
+    /// What the database's clock says, where it has none of its own.
+    pub(super) clock: Timestamp,
     pub(super) work: Work,
     /// Answered once the transaction has ended.
     pub(super) reply: oneshot::Sender<Result<BoxedAnswer, StoreError>>,
@@ -286,8 +286,8 @@ impl Writer {
         if !self.db.is_shared() {
             return Ok(None);
         }
-        let ours = group.iter().map(|operation| operation.ours).max();
-        self.db.ours.set(ours.unwrap_or_default());
+        let clock = group.iter().map(|operation| operation.clock).max();
+        self.db.clock.set(clock.unwrap_or_default());
         let read = self.db.locked_duty().and_then(|duty| {
             self.db.load_floor()?;
             self.db.epoch.set(duty.epoch);

@@ -1,9 +1,9 @@
 //! Whether it is a row or its resource that fails: where nobody else waits, a harmless signed call tells, so that no
 //! token is minted only to find out.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use tokio::task::{JoinError, JoinSet};
 
 use super::{Moment, Renewer, calls::Line};
 use crate::{
@@ -24,9 +24,10 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) type ProofAnswer = (Operation, Result<Option<Proof>, StoreError>);
 
 /// What is being asked.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Doubts {
-    asking: Option<BoxFuture<'static, ProofAnswer>>,
+    /// Goes on by itself: what it waits for at the store, the renewer may be waiting for behind it.
+    asking: JoinSet<ProofAnswer>,
     /// It is asked because of a row that is refused, which may not be called for before this.
     of_refusal: bool,
     pub(super) refusal_rest: Steady,
@@ -34,14 +35,6 @@ pub(super) struct Doubts {
     pub(super) rest: Steady,
     /// How the last call failed, in the words that people are told.
     pub(super) because: String,
-}
-
-impl fmt::Debug for Doubts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doubts")
-            .field("asking", &self.asking.is_some())
-            .finish_non_exhaustive()
-    }
 }
 
 impl Doubts {
@@ -52,17 +45,15 @@ impl Doubts {
 
     /// Whether an answer is waited for.
     pub(super) fn is_asking(&self) -> bool {
-        self.asking.is_some()
+        !self.asking.is_empty()
     }
 
     /// Waits for the answer, for ever where nothing is asked.
-    pub(super) async fn answered(&mut self) -> ProofAnswer {
-        let Some(asking) = &mut self.asking else {
-            return std::future::pending().await;
-        };
-        let asked = asking.await;
-        self.asking = None;
-        asked
+    pub(super) async fn answered(&mut self) -> Result<ProofAnswer, JoinError> {
+        match self.asking.join_next().await {
+            Some(answered) => answered,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -97,7 +88,7 @@ impl Renewer {
                 forbidding && !self.headroom(Line::main(operation)).testified
             }
         };
-        if asks && self.doubts.asking.is_none() {
+        if asks && !self.doubts.is_asking() {
             self.ask(operation, record, now);
         }
         match by {
@@ -121,7 +112,7 @@ impl Renewer {
             && waits_for_vouching(record, self.remaining(record, now))
             && beside.all(is_refused_again)
             && self.permits.gate().asks_for_vouching(operation, record.num);
-        if !asks || self.doubts.asking.is_some() {
+        if !asks || self.doubts.is_asking() {
             return Ok(false);
         }
         let name = &self.settings.name;
@@ -136,14 +127,23 @@ impl Renewer {
     fn ask(&mut self, operation: Operation, record: &Record, now: Moment) {
         let (permits, client) = (self.permits.clone(), self.client.clone());
         let deadline = call_deadline(self.remaining(record, now));
-        self.doubts.asking = Some(Box::pin(async move {
-            (operation, permits.prove_in_use(&client, deadline).await)
-        }));
+        self.doubts
+            .asking
+            .spawn(async move { (operation, permits.prove_in_use(&client, deadline).await) });
     }
 
     /// The harmless call has ended.
-    pub(super) fn on_proof(&mut self, (operation, proof): ProofAnswer) {
+    pub(super) fn on_proof(&mut self, asked: Result<ProofAnswer, JoinError>) {
         let now = self.moment();
+        let (operation, proof) = match asked {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!(resource = %self.settings.name, %error, "a harmless call failed by itself; it is made again");
+                self.doubts.of_refusal = false;
+                self.doubts.rest = now.steady + CALL_REST;
+                return;
+            }
+        };
         if std::mem::take(&mut self.doubts.of_refusal) {
             return self.on_vouched(operation, proof, now);
         }

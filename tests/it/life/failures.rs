@@ -7,11 +7,14 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use renewd::{
     config::Limit,
     model::{State, Step, Then, Tier, Version},
     schedule::{Action, HeldBy},
-    store::{Cause, StepOn},
+    simulation::NOBODY,
+    store::{Cause, Link, StepOn},
 };
 
 use super::{
@@ -471,4 +474,35 @@ async fn why_tells_what_holds_a_due_row_back() {
     world.pass(MINUTE * 15).await;
     assert_eq!(by(HeldBy::Health).await, None);
     assert_eq!(by(HeldBy::Pace).await, None);
+}
+
+/// Each answer of the store takes a while, and the harmless call that tells whom failures are about waits for it as well
+/// as the renewer: neither waits for the other.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_waits_for_a_slow_store_holds_up_nobody() {
+    for seed in 0..30 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut setting = Setting::of(rng.random_range(1..4));
+        setting.seed = seed;
+        let world = World::start(setting).await;
+        let (slowest, ways) = (rng.random_range(5..1500), Mutex::new(rng.clone()));
+        let slow = Link::carried(world.clock.clone(), move || {
+            Duration::from_millis(ways.lock().unwrap().random_range(0..slowest))
+        });
+        world.store().reached_by(slow);
+        world.service.tokens_live(HOUR);
+        world.pass(MINUTE * 20).await;
+        let status = if rng.random() { 403 } else { 500 };
+        world.service.fail(move |call| {
+            let harmless = call.id.starts_with(NOBODY);
+            (!harmless).then_some(Fault::Status(status, "Odd", "No."))
+        });
+        world.pass(HOUR * 2).await;
+        let asked = world.service.calls();
+        let asked = asked.iter().any(|call| call.id.starts_with(NOBODY));
+        assert!(asked, "seed {seed}: nothing was in question");
+        world.service.mend();
+        world.pass(HOUR + MINUTE * 15).await;
+        assert_eq!(world.service.without_live_token(), 0, "seed {seed}");
+    }
 }
