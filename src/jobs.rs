@@ -91,7 +91,10 @@ impl Jobs {
                 Ok(next) => next,
                 Err(error @ StoreError::Closed { .. }) => return Err(error),
                 Err(error) => {
-                    tracing::error!(%error, "jobs wait until the store works");
+                    // Who keeps the lease tells, once, that the database is away.
+                    if !matches!(error, StoreError::Away { .. }) {
+                        tracing::error!(%error, "jobs wait until the store works");
+                    }
                     self.clock.now().checked_add(TROUBLE).ok()
                 }
             };

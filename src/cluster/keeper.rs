@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use jiff::SignedDuration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -196,10 +197,7 @@ impl LeaseKeeper {
         match in_time(self.deps.store.beat(beat)).await {
             Ok(duty) => {
                 let now = self.now();
-                let between = wall.duration_since(duty.now).as_millis()
-                    + i128::from(i64::try_from((now - sent).as_millis() / 2).unwrap_or(0));
-                self.offset_ms = i64::try_from(between).unwrap_or(i64::MAX);
-                self.deps.store.is_ahead(self.offset_ms);
+                self.compare_clocks(duty.now, now.saturating_sub(sent));
                 self.ask_at = sent + RENEWED_EVERY;
                 self.deps.store.database_answers();
                 self.heard(&duty);
@@ -210,6 +208,22 @@ impl LeaseKeeper {
                 self.not_heard(why);
             }
         }
+    }
+
+    /// The database's clock decides, so that what one machine writes is not ahead of another: it said `date` within the
+    /// time that its answer `took`.
+    fn compare_clocks(&mut self, date: Timestamp, took: Duration) {
+        let clock = &self.deps.clock;
+        let date = date.checked_add(took / 2).unwrap_or(date);
+        if let Some(by) = clock.follow(date, took / 2) {
+            tracing::warn!(
+                "the clock of this node is off: time goes by the database's, which differs by {by:#}"
+            );
+        }
+        let ms = |by: SignedDuration| i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        let ahead = clock.now().duration_since(date);
+        self.deps.store.is_ahead(ms(ahead));
+        self.offset_ms = ms(ahead + clock.wall_ahead());
     }
 
     async fn take(&mut self, had: Option<u64>) {

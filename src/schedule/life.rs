@@ -137,16 +137,25 @@ impl Remaining {
     }
 }
 
-/// Where a row waits for an instant that its token makes senseless (the clock was corrected
-/// backwards since), the due time that it should have instead.
+/// Where a row waits for an instant that makes no sense, as the clock was corrected backwards since it was set, the due
+/// time that it should have instead: what was to be done at once is, and a renewal is where its token says.
 ///
 /// A token issued more than 5 min in the future is renewed at once; it happens once per version,
 /// because the token that follows is not issued in the future.
 pub fn misplaced(record: &Record, skew: SignedDuration, now: Timestamp) -> Option<Due> {
-    let (token, due) = (record.token.as_ref()?, record.due?);
+    let due = record.due?;
     if due.at <= now {
         return None;
     }
+    let at_once = matches!(
+        due.why,
+        DueReason::Revoked | DueReason::Requested | DueReason::Released
+    );
+    if at_once && due.at.duration_since(now) > FUTURE {
+        // It was set by a clock that was ahead.
+        return Some(Due { at: now, ..due });
+    }
+    let token = record.token.as_ref()?;
     let life = Life::of(token, skew);
     if life.from.duration_since(now) > FUTURE {
         return Some(Due {

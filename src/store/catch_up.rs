@@ -493,7 +493,12 @@ impl Txn<'_> {
         brought: &mut BroughtUp,
         now: Timestamp,
     ) -> Outcome<()> {
-        let is_newer = |at: Timestamp| row.revoked_at.is_none_or(|was| was < micros(at));
+        // An instant ahead of now is from before the clock was set back, and says nothing about order.
+        let is_newer = |at: Timestamp| {
+            let ahead = |was: i64| was > micros(now) && was != micros(at);
+            row.revoked_at
+                .is_none_or(|was| was < micros(at) || ahead(was))
+        };
         if let Some(at) = line.revoked_at.filter(|at| is_newer(*at)) {
             self.revoked(row, at, Then::Reissue, now)?;
             // Whatever the row holds is from before: it ended with the revocation.

@@ -1,20 +1,18 @@
-//! [`Store`], the handle that everybody holds, and the threads behind it: one that writes, those that read, and where
-//! several machines share the store one that says that this one lives. Under simulated time, and for short commands, there
-//! are none: everything runs in place. What each operation does stands in the file of its noun.
+//! [`Store`], the handle that everybody holds; what carries its operations out are the threads behind it. What each
+//! operation does stands in the file of its noun.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use jiff::SignedDuration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     catch_up,
@@ -28,13 +26,13 @@ use super::{
     seal::Seal,
     signals::Signals,
     standby::Standby,
+    threads::{Look, Threads},
     withdrawals,
     writer::{BoxedAnswer, Operation, Purpose, Work, Writer, lost},
 };
 use crate::{
-    config::{Owner, StorePlace, StoreSettings},
+    config::{Owner, StoreSettings},
     model::{NodeName, Timestamp},
-    sql::{self, Connection},
     telemetry::Metrics,
 };
 
@@ -466,7 +464,7 @@ impl Store {
     ) -> Result<BoxedAnswer, StoreError> {
         self.standby().answers(doing)?;
         let began = self.now();
-        self.reach(doing).await?;
+        self.is_reached(doing)?;
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
             doing,
@@ -478,7 +476,7 @@ impl Store {
         };
         self.threads(doing)?.write(operation).await?;
         let answer = answer.await.unwrap_or_else(|_| Err(lost(doing)));
-        // What became of it is found out, however long that takes.
+        // One after the other, as they were queued; what became of them is found out, however long that takes.
         self.heard_of().await;
         self.measured(doing, began, answer)
     }
@@ -541,6 +539,11 @@ impl Store {
     pub(super) fn answered(&self, doing: &'static str) -> Result<(), StoreError> {
         let link = self.0.link.get();
         link.map_or(Ok(()), |link| link.answered(doing))
+    }
+
+    /// Fails where the database is not reached, as far as that is simulated.
+    fn is_reached(&self, doing: &'static str) -> Result<(), StoreError> {
+        self.0.link.get().map_or(Ok(()), |link| link.passes(doing))
     }
 
     /// The question is on its way, as far as that is simulated; fails where the database is not reached.
@@ -657,211 +660,4 @@ async fn typed<T: 'static>(
 ) -> Result<T, StoreError> {
     let value = answer.await?.downcast();
     value.map(|value| *value).map_err(|_| lost(doing))
-}
-
-/// Operations that may wait for the writer before callers wait too.
-const QUEUE: usize = 1024;
-/// Connections that read, each on a thread of its own.
-const READERS: usize = 2;
-/// Threads of an open store: the readers' and the writer's.
-pub const THREADS: usize = READERS + 1;
-
-/// A read, answering by itself.
-type Read = Box<dyn FnOnce(&Db) + Send>;
-/// What a read does.
-type Look = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
-
-/// Who carries operations out.
-enum Threads {
-    Running {
-        writer: mpsc::Sender<Operation>,
-        readers: mpsc::Sender<Read>,
-        /// What a machine says of itself, where several share the store.
-        pulse: Option<mpsc::Sender<Read>>,
-        threads: Vec<JoinHandle<()>>,
-    },
-    /// Whoever asks carries it out.
-    Inline(Box<Mutex<Writer>>),
-}
-
-impl Threads {
-    /// Connects the readers and starts all threads.
-    fn start(writer: Writer, settings: &StoreSettings) -> Result<Self, OpenError> {
-        let (readers, read_queue) = mpsc::channel(QUEUE);
-        let read_queue = Arc::new(Mutex::new(read_queue));
-        let mut threads = Vec::new();
-        for n in 0..READERS {
-            let db = connected(
-                &writer,
-                settings,
-                &format!("read {n}"),
-                Connection::reader_of,
-            )?;
-            let queue = read_queue.clone();
-            let serve = move || serve_reads(&db, &queue);
-            threads.push(spawned(settings, &format!("store-read-{n}"), serve)?);
-        }
-        let mut pulse = None;
-        if settings.node.is_some() {
-            let (sender, queue) = mpsc::channel(QUEUE);
-            let db = connected(&writer, settings, "lease", |path| {
-                Connection::writer_of(path, true)
-            })?;
-            let serve = move || serve_reads(&db, &Mutex::new(queue));
-            threads.push(spawned(settings, "store-pulse", serve)?);
-            pulse = Some(sender);
-        }
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let serve = move || writer.serve(queue);
-        threads.push(spawned(settings, "store-write", serve)?);
-        Ok(Self::Running {
-            writer: sender,
-            readers,
-            pulse,
-            threads,
-        })
-    }
-
-    fn inline(writer: Writer) -> Self {
-        Self::Inline(Box::new(Mutex::new(writer)))
-    }
-
-    /// Hands an operation to the writer.
-    async fn write(&self, operation: Operation) -> Result<(), StoreError> {
-        match self {
-            Self::Inline(writer) => writer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .apply(vec![operation]),
-            Self::Running { writer, .. } => {
-                let doing = operation.doing;
-                let sent = writer.send(operation).await;
-                sent.map_err(|_| StoreError::Closed { doing })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Has a read done on a connection of the readers.
-    async fn read(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
-        match self {
-            Self::Inline(writer) => in_place(writer, doing, work),
-            Self::Running { readers, .. } => asked(readers, doing, work).await,
-        }
-    }
-
-    /// Has something short done on the connection of this machine's lease.
-    async fn pulse(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
-        match self {
-            Self::Inline(writer) => in_place(writer, doing, work),
-            Self::Running { pulse: None, .. } => Err(StoreError::Closed { doing }),
-            Self::Running {
-                pulse: Some(pulse), ..
-            } => asked(pulse, doing, work).await,
-        }
-    }
-
-    #[cfg(feature = "simulation")]
-    fn keep_to_itself(&self) {
-        if let Self::Inline(writer) = self {
-            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            writer.db.conn.keep_to_itself();
-        }
-    }
-
-    /// Waits until everything queued is committed.
-    fn end(self) {
-        match self {
-            Self::Running {
-                writer,
-                readers,
-                pulse,
-                threads,
-            } => {
-                drop((writer, readers, pulse));
-                for thread in threads {
-                    if thread.join().is_err() {
-                        tracing::error!("a thread of the store panicked");
-                    }
-                }
-            }
-            Self::Inline(writer) => writer
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)
-                .close(),
-        }
-    }
-}
-
-/// A connection beside the writer's: to the file as `to_file` says, or to the database under this name.
-fn connected(
-    writer: &Writer,
-    settings: &StoreSettings,
-    name: &str,
-    to_file: impl Fn(&Path) -> sql::Result<Connection>,
-) -> Result<Db, OpenError> {
-    let Db { seal, aside, .. } = &writer.db;
-    let conn = match &settings.place {
-        StorePlace::File(path) => to_file(path).map_err(|e| unopened(settings, &e))?,
-        StorePlace::Database(_) => open::session(settings, name)
-            .map_err(|e| open::explained(&settings.place.called(), &e))?,
-    };
-    let shared = (seal.clone(), aside.clone());
-    Ok(Db::on(conn, shared, settings.node.clone()))
-}
-
-fn spawned(
-    settings: &StoreSettings,
-    name: &str,
-    serve: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, OpenError> {
-    let named = thread::Builder::new().name(name.to_owned());
-    named.spawn(serve).map_err(|e| unopened(settings, &e))
-}
-
-fn unopened(settings: &StoreSettings, error: &dyn fmt::Display) -> OpenError {
-    OpenError::Other {
-        path: settings.place.called(),
-        reason: error.to_string(),
-    }
-}
-
-fn in_place(
-    writer: &Mutex<Writer>,
-    doing: &'static str,
-    work: Look,
-) -> Result<BoxedAnswer, StoreError> {
-    let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-    work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
-}
-
-/// Has a read done by whoever serves this queue.
-async fn asked(
-    queue: &mpsc::Sender<Read>,
-    doing: &'static str,
-    work: Look,
-) -> Result<BoxedAnswer, StoreError> {
-    let (reply, answer) = oneshot::channel();
-    let read: Read = Box::new(move |db| {
-        let looked = work(db).map_err(|fault| StoreError::new(doing, fault));
-        // Whoever asked may have gone in the meantime.
-        reply.send(looked).ok();
-    });
-    let sent = queue.send(read).await;
-    sent.map_err(|_| StoreError::Closed { doing })?;
-    answer.await.unwrap_or_else(|_| Err(lost(doing)))
-}
-
-fn serve_reads(db: &Db, queue: &Mutex<mpsc::Receiver<Read>>) {
-    loop {
-        let next = queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .blocking_recv();
-        let Some(read) = next else { return };
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(db)));
-        if caught.is_err() {
-            tracing::error!("a read of the store panicked");
-        }
-    }
 }

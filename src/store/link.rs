@@ -47,7 +47,8 @@ impl Link {
         Self::made(clock, None)
     }
 
-    /// To a database with this clock, where each question and each answer is on its way for as long as `ways` says.
+    /// To a database with this clock, where each question and each answer is on its way for as long as `ways` says; what is
+    /// written is there at once, in the order in which it was queued, and only the answer is on its way.
     pub fn carried(clock: Clock, ways: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self::made(clock, Some(Box::new(ways)))
     }
@@ -80,6 +81,11 @@ impl Link {
         if let Some(ways) = &self.0.ways {
             tokio::time::sleep(ways()).await;
         }
+        self.passes(doing)
+    }
+
+    /// Whether anything passes now.
+    pub(super) fn passes(&self, doing: &'static str) -> Result<(), StoreError> {
         match self.0.cut.load(Ordering::SeqCst) {
             true => Err(away(doing)),
             false => Ok(()),
@@ -88,7 +94,7 @@ impl Link {
 
     /// Carries the answer to what was written, until it arrives.
     pub(super) async fn carry_at_last(&self) {
-        while self.0.ways.is_some() && self.carry("").await.is_err() {
+        while self.0.ways.is_some() && self.carry("hear of a commit").await.is_err() {
             tokio::time::sleep(AGAIN).await;
         }
     }

@@ -59,6 +59,7 @@ mod stock;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod transfer;
 mod trial;
 mod withdrawals;
@@ -85,7 +86,7 @@ pub use deliveries::{Delivery, Pending, Settled};
 pub use deliveries::{Listed, Rows};
 pub use disk::{Disk, DiskRoom};
 pub use error::{BackupError, Each, OpenError, StoreError};
-pub use handle::{Store, THREADS};
+pub use handle::Store;
 pub use identities::{Consignment, Holding, Led};
 pub use inspection::Bookmark;
 pub use jobs::{JobRan, JobRun, JobSchedule, NewRun, RunOutcome};
@@ -106,6 +107,7 @@ pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use standby::noting_mirror;
 pub use steps::{Cause, StepOn};
 pub use stock::stock_at_rest;
+pub use threads::THREADS;
 pub use transfer::{MoveError, Moved, Moving, move_store};
 pub use trial::try_database;
 

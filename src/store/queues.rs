@@ -356,11 +356,12 @@ pub(super) const NEVER_SERVED: &str = "SELECT num FROM identity INDEXED BY ident
 
 pub(super) const PAGE_END: &str =
     "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2) page";
-/// Issued in the future, or due later than any renewal of its life would be; a superset of what
-/// `misplaced` of the schedule moves, found without reading tokens. By `+` the rows of the page are looked at, and not
+/// Issued in the future, due at once by a clock that was ahead, or later than any renewal of its life would be; a superset
+/// of what `misplaced` of the schedule moves, found without reading tokens. By `+` the rows of the page are looked at, and not
 /// for each page the index of all that a resource has.
 pub(super) const WAITING_PAST: &str = "SELECT num FROM identity WHERE num > ?3 AND num <= ?4 AND +resource = ?1 AND due_at > ?2 \
-    AND (issued_at > ?2 + ?5 + 300000000 OR due_at > issued_at - ?5 + 300000000 + cast((expires_at - issued_at) \
+    AND (issued_at > ?2 + ?5 + 300000000 \
+    OR due_at > ?2 + 300000000 AND due_why IN ('revoked', 'requested', 'released') OR due_at > issued_at - ?5 + 300000000 + cast((expires_at - issued_at) \
     * coalesce(/*sqlite*/iif(json_valid(wish), json_extract(wish, '$.renew_at'), 0)\
     /*postgres CAST(substring(wish FROM '\"renew_at\":([0-9]+(\\.[0-9]+)?)') AS DOUBLE PRECISION)*/, 0) AS BIGINT)) ORDER BY num LIMIT ?6";
 /// How many of a line are due, counted up to a number.

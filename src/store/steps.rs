@@ -215,23 +215,26 @@ impl Txn<'_> {
     ) -> Outcome<Version> {
         self.effects.touched.rows.insert(row.num);
         let reissues = row.state.wants_token() && then != Then::Hold;
-        // Of an active row all is said in one statement.
+        // An instant ahead of now is from before the clock was set back, and hides no later revocation. Of an active row
+        // all is said in one statement.
         if reissues && row.state == State::Active {
             self.write_identities(
-                "SET revoked_at = CASE WHEN revoked_at > ?2 THEN revoked_at ELSE ?2 END, good_until = 0, prev_until = 0, \
-                 next_kind = 'reissued', due_at = ?3, due_why = ?4 WHERE num = ?1",
+                "SET revoked_at = CASE WHEN revoked_at > ?2 AND revoked_at <= ?5 THEN revoked_at ELSE ?2 END, good_until = 0, \
+                 prev_until = 0, next_kind = 'reissued', due_at = ?3, due_why = ?4 WHERE num = ?1",
                 params![
                     row.num,
                     micros(at),
                     just_after(at.max(now)),
-                    spelled(&DueReason::Revoked)
+                    spelled(&DueReason::Revoked),
+                    micros(now)
                 ],
                 Counting::of_due(row.num, row.due_at.is_some()),
             )?;
             self.effects.due = true;
         } else {
-            let what = "SET revoked_at = CASE WHEN revoked_at > ?2 THEN revoked_at ELSE ?2 END WHERE num = ?1";
-            self.write_identities(what, [row.num, micros(at)], Counting::Nothing)?;
+            let what = "SET revoked_at = CASE WHEN revoked_at > ?2 AND revoked_at <= ?3 THEN revoked_at ELSE ?2 END WHERE num = ?1";
+            let params = [row.num, micros(at), micros(now)];
+            self.write_identities(what, params, Counting::Nothing)?;
             if !row.state.wants_token() {
                 return Ok(row.version);
             }

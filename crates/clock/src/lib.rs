@@ -6,6 +6,9 @@
 //! wrong wall clock never makes a fleet look dead. Small corrections, as time daemons make, are
 //! followed at once.
 //!
+//! Where machines share a database, its clock decides ([`Clock::follow`]): a machine whose wall clock is off tells the
+//! time of the database nevertheless, so that what one of them writes is not ahead of the others.
+//!
 //! A simulated clock follows the runtime's paused time, so that a month can pass in seconds.
 
 #![warn(missing_docs)]
@@ -52,6 +55,8 @@ enum Source {
 struct Anchor {
     steady: Duration,
     wall: Timestamp,
+    /// Another clock decides, and the wall clock does not agree with it.
+    led: bool,
 }
 
 impl Clock {
@@ -76,6 +81,7 @@ impl Clock {
         let anchor = Anchor {
             steady: source.steady(),
             wall: source.wall(),
+            led: false,
         };
         Self(Arc::new(Inner {
             source,
@@ -90,16 +96,42 @@ impl Clock {
         let ours = add(anchor.wall, steady.saturating_sub(anchor.steady));
         let wall = self.0.source.wall();
         if wall.duration_since(ours).abs() <= FOLLOWED {
-            *anchor = Anchor { steady, wall };
+            *anchor = Anchor {
+                steady,
+                wall,
+                led: false,
+            };
             return wall;
         }
         ours
     }
 
+    /// From now on tells the time of another clock that decides, which said `date` just now, give or take `doubt`;
+    /// smaller differences are left to time daemons. Returns by how much [`Clock::now`] has changed.
+    pub fn follow(&self, date: Timestamp, doubt: Duration) -> Option<SignedDuration> {
+        let by = date.duration_since(self.now());
+        let doubt = SignedDuration::try_from(doubt).unwrap_or(SignedDuration::MAX);
+        if by.abs() <= FOLLOWED.saturating_add(doubt) {
+            return None;
+        }
+        *self.lock() = Anchor {
+            steady: self.0.source.steady(),
+            wall: date,
+            led: true,
+        };
+        Some(by)
+    }
+
+    /// By how much the machine's wall clock is ahead of [`Clock::now`].
+    pub fn wall_ahead(&self) -> SignedDuration {
+        let now = self.now();
+        self.0.source.wall().duration_since(now)
+    }
+
     /// How far the wall clock has stepped against [`Clock::now`], while that is unconfirmed.
     pub fn held_step(&self) -> Option<SignedDuration> {
-        let step = self.0.source.wall().duration_since(self.now());
-        (step.abs() > FOLLOWED).then_some(step)
+        let step = self.wall_ahead();
+        (step.abs() > FOLLOWED && !self.lock().led).then_some(step)
     }
 
     /// Follows a held step when `date`, taken from an authenticated answer, agrees with the wall
@@ -115,6 +147,7 @@ impl Clock {
         *self.lock() = Anchor {
             steady: self.0.source.steady(),
             wall,
+            led: false,
         };
         Some(step)
     }
@@ -275,6 +308,24 @@ mod tests {
         let clock = Clock::simulated(start());
         clock.step_wall(SignedDuration::from_millis(-1500));
         assert_eq!(clock.now(), start() - SignedDuration::from_millis(1500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_decides_is_followed_whatever_the_wall_clock_says() {
+        let (clock, hour) = (Clock::simulated(start()), SignedDuration::from_hours(1));
+        let second = Duration::from_secs(1);
+        assert_eq!(clock.follow(start() + second, second), None);
+        assert_eq!(clock.follow(start() + hour, second), Some(hour));
+        assert_eq!(clock.now(), start() + hour);
+        assert_eq!(clock.wall_ahead(), -hour);
+        assert_eq!(clock.held_step(), None, "nobody has to confirm it");
+        assert_eq!(clock.confirm(start()), None, "nobody else may lead it back");
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!(clock.now(), start() + hour + Duration::from_mins(1));
+        // Once the wall clock is set right, it is followed as ever.
+        clock.step_wall(hour + SignedDuration::from_secs(1));
+        assert_eq!(clock.wall_ahead(), SignedDuration::ZERO);
+        assert_eq!(clock.now(), start() + hour + Duration::from_secs(61));
     }
 
     #[tokio::test(start_paused = true)]

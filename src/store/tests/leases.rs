@@ -386,6 +386,7 @@ async fn what_was_noted_of_calls_counts_as_long_by_another_clock() {
     };
     cluster.beat(0, None).await;
     cluster.nodes[1].beat(ahead).await.unwrap();
+    cluster.nodes[1].is_ahead(600_000);
     let window = vec![(7, at(30))];
     let (first, contoso) = (&cluster.nodes[0], resource());
     let noted = first.reserve(&contoso, Operation::Issue, window);
