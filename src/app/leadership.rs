@@ -44,7 +44,7 @@ impl Supervisor {
             reaches: reached,
         });
         let membership = Membership {
-            door: keeper.door(),
+            handle: keeper.handle(),
             digest,
             hosts: watch::Sender::default(),
         };
@@ -94,10 +94,13 @@ impl Supervisor {
 
     /// Waits until this machine leads or follows otherwise than its parts do.
     pub(super) fn charged(&self) -> impl Future<Output = ()> + use<> {
-        let door = self.membership.as_ref().map(|one| one.door.charge.clone());
+        let handle = self
+            .membership
+            .as_ref()
+            .map(|one| one.handle.charge.clone());
         let role = self.charge.role.clone();
         async move {
-            let Some(mut charge) = door else {
+            let Some(mut charge) = handle else {
                 return std::future::pending().await;
             };
             let other = |charge: &Charge| match (&charge.role, &role) {
@@ -115,7 +118,7 @@ impl Supervisor {
         let Some(membership) = &self.membership else {
             return;
         };
-        let charge = membership.door.charge.borrow().clone();
+        let charge = membership.handle.charge.borrow().clone();
         if self.leads() {
             self.follow().await;
         }
@@ -234,7 +237,7 @@ impl Supervisor {
     /// Tells the keeper whether anything works under its lease.
     pub(super) fn at_work(&self, at_work: bool) {
         if let Some(membership) = &self.membership {
-            membership.door.at_work.send_replace(at_work);
+            membership.handle.at_work.send_replace(at_work);
         }
     }
 }

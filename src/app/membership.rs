@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::{
     acs::Client,
     clock::Clock,
-    cluster::{LateCalls, LeaseDoor},
+    cluster::{LateCalls, LeaseHandle},
     config::Settings,
     store::Store,
     worker::Task,
@@ -28,7 +28,7 @@ const CHANGES_EVERY: Duration = Duration::from_mins(1);
 
 /// How this machine stands in a cluster, for the supervisor.
 pub(super) struct Membership {
-    pub(super) door: LeaseDoor,
+    pub(super) handle: LeaseHandle,
     pub(super) digest: watch::Sender<String>,
     /// Whose hosts are asked whether they are reached.
     pub(super) hosts: watch::Sender<Vec<Arc<Client>>>,

@@ -636,7 +636,7 @@ impl Supervisor {
             cluster: self
                 .membership
                 .as_ref()
-                .map(|one| one.door.standing.clone()),
+                .map(|one| one.handle.standing.clone()),
         }));
     }
 }

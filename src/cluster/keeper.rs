@@ -53,7 +53,7 @@ impl Charge {
 
 /// What others see of a keeper, and tell it.
 #[derive(Debug, Clone)]
-pub struct LeaseDoor {
+pub struct LeaseHandle {
     pub charge: watch::Receiver<Charge>,
     pub standing: watch::Receiver<ClusterStanding>,
     /// Whether anything works under a lease of this machine.
@@ -86,7 +86,7 @@ pub struct LeaseKeeper {
     charge: watch::Sender<Charge>,
     standing: watch::Sender<ClusterStanding>,
     at_work: watch::Receiver<bool>,
-    door: LeaseDoor,
+    handle: LeaseHandle,
 }
 
 impl LeaseKeeper {
@@ -110,7 +110,7 @@ impl LeaseKeeper {
             since: deps.clock.now(),
             offset_ms: 0,
             ask_at: Steady::ZERO,
-            door: LeaseDoor {
+            handle: LeaseHandle {
                 charge: charge.subscribe(),
                 standing: standing.subscribe(),
                 at_work,
@@ -122,8 +122,8 @@ impl LeaseKeeper {
         }
     }
 
-    pub fn door(&self) -> LeaseDoor {
-        self.door.clone()
+    pub fn handle(&self) -> LeaseHandle {
+        self.handle.clone()
     }
 
     /// Runs until `stop`, and gives the duty up then.

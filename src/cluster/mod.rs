@@ -10,6 +10,6 @@ mod keeper;
 mod late_calls;
 mod tenure;
 
-pub use keeper::{Charge, LeaseDoor, LeaseKeeper, LeaseKeeperDeps};
+pub use keeper::{Charge, LeaseHandle, LeaseKeeper, LeaseKeeperDeps};
 pub use late_calls::LateCalls;
 pub use tenure::{LEASE, QUIET};

@@ -20,7 +20,7 @@ use renewd::{
     acs::Client,
     campaign::Runner,
     clock::{Clock, Lease},
-    cluster::{Charge, LateCalls, LeaseDoor, LeaseKeeper, LeaseKeeperDeps},
+    cluster::{Charge, LateCalls, LeaseHandle, LeaseKeeper, LeaseKeeperDeps},
     config::{ClusterSettings, LoadedSecret, Owner, SecretRef, StorePlace, StoreSettings},
     engine::Renewer,
     model::{NodeName, Role, Secret, Spec, Timestamp},
@@ -214,9 +214,9 @@ impl Node {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let (reaches, reached) = watch::channel(true);
         let keeper = self.keeper(&store, reached, start.span.lack);
-        let door = keeper.door();
+        let handle = keeper.handle();
         let process = CancellationToken::new();
-        let transport = self.transport(&start, (&door, &process));
+        let transport = self.transport(&start, (&handle, &process));
         let leads = Leads {
             name: self.name.clone(),
             store: store.clone(),
@@ -233,7 +233,7 @@ impl Node {
         let main = tokio::spawn(self.pause.over(async move {
             let left = CancellationToken::new();
             let leading = async {
-                leads.serve(door, ending).await;
+                leads.serve(handle, ending).await;
                 // What works under the lease ends before the lease is given up.
                 left.cancel();
             };
@@ -286,7 +286,7 @@ impl Node {
     fn transport(
         &self,
         start: &Start,
-        (door, process): (&LeaseDoor, &CancellationToken),
+        (handle, process): (&LeaseHandle, &CancellationToken),
     ) -> Transport {
         let Transport::InProcess(service) = start.service.transport() else {
             panic!("the service is in this process");
@@ -296,7 +296,8 @@ impl Node {
             self.pause.clone(),
             self.without_acs.clone(),
         );
-        let (observer, broken, door) = (start.observer.clone(), start.broken.clone(), door.clone());
+        let (observer, broken, handle) =
+            (start.observer.clone(), start.broken.clone(), handle.clone());
         let (log, truth, process) = (start.log.clone(), start.truth.clone(), process.clone());
         Transport::InProcess(Arc::new(move |request| {
             let (service, name, pause, without) = (
@@ -305,7 +306,7 @@ impl Node {
                 pause.clone(),
                 without.clone(),
             );
-            let (observer, broken, door) = (observer.clone(), broken.clone(), door.clone());
+            let (observer, broken, handle) = (observer.clone(), broken.clone(), handle.clone());
             let (log, truth, process) = (log.clone(), truth.clone(), process.clone());
             Box::pin(async move {
                 let refused = || Err(TransportError::Connect("cut".to_owned()));
@@ -318,7 +319,7 @@ impl Node {
                 let leader = observer.nodes().await.unwrap();
                 let leader = leader.into_iter().find(|row| row.leads).map(|row| row.name);
                 if leader.as_ref() != Some(&name) {
-                    let charge = door.charge.borrow().role.clone();
+                    let charge = handle.charge.borrow().role.clone();
                     let told = format!(
                         "{:?}: {name} ({charge:?}) calls while {leader:?} leads",
                         truth.steady()
@@ -403,22 +404,22 @@ struct Leads {
 
 impl Leads {
     /// Leads when it is this machine's turn, until `stop`.
-    async fn serve(&self, mut door: LeaseDoor, stop: CancellationToken) {
+    async fn serve(&self, mut handle: LeaseHandle, stop: CancellationToken) {
         loop {
-            let charge = door.charge.borrow_and_update().clone();
+            let charge = handle.charge.borrow_and_update().clone();
             let turn = format!("{:?} {} {:?}", self.truth.steady(), self.name, charge.role);
             writeln!(self.log.lock().unwrap(), "{turn}").unwrap();
             match charge.role {
                 Role::Leads { epoch } => {
-                    door.at_work.send_replace(true);
-                    self.lead(epoch, &charge, &mut door, &stop).await;
-                    door.at_work.send_replace(false);
+                    handle.at_work.send_replace(true);
+                    self.lead(epoch, &charge, &mut handle, &stop).await;
+                    handle.at_work.send_replace(false);
                 }
                 Role::Follows { .. } => {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => return,
-                        changed = door.charge.changed() => changed.unwrap(),
+                        changed = handle.charge.changed() => changed.unwrap(),
                     }
                 }
             }
@@ -433,17 +434,17 @@ impl Leads {
         &self,
         epoch: u64,
         charge: &Charge,
-        door: &mut LeaseDoor,
+        handle: &mut LeaseHandle,
         stop: &CancellationToken,
     ) {
         let over = {
-            let (mut door, stop) = (door.charge.clone(), stop.clone());
+            let (mut handle, stop) = (handle.charge.clone(), stop.clone());
             let mine = charge.role.clone();
             async move {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    ended = door.wait_for(|charge| charge.role != mine) => drop(ended),
+                    ended = handle.wait_for(|charge| charge.role != mine) => drop(ended),
                 }
             }
         };
