@@ -26,7 +26,7 @@ use super::{
     seal::Seal,
     signals::Signals,
     standby::Standby,
-    threads::{Look, Threads},
+    threads::{ReadWork, Threads},
     withdrawals,
     writer::{BoxedAnswer, Operation, Purpose, Work, Writer, lost},
 };
@@ -452,7 +452,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
     {
-        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
+        let work: ReadWork = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
         typed(doing, self.looked(doing, work))
     }
 
@@ -481,7 +481,7 @@ impl Store {
         self.measured(doing, began, answer)
     }
 
-    async fn looked(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
+    async fn looked(&self, doing: &'static str, work: ReadWork) -> Result<BoxedAnswer, StoreError> {
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         self.standby().answers(doing)?;
@@ -514,11 +514,11 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
     {
-        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
+        let work: ReadWork = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
         typed(doing, self.pulsed(doing, work))
     }
 
-    async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
+    async fn pulsed(&self, doing: &'static str, work: ReadWork) -> Result<BoxedAnswer, StoreError> {
         self.reach(doing).await?;
         let work = self.by_its_clock(work);
         let answer = self.threads(doing)?.pulse(doing, work).await;
@@ -527,7 +527,7 @@ impl Store {
     }
 
     /// The same work on a connection that knows what the database's clock says now, where that is simulated.
-    fn by_its_clock(&self, work: Look) -> Look {
+    fn by_its_clock(&self, work: ReadWork) -> ReadWork {
         let clock = self.database_clock();
         Box::new(move |db| {
             db.clock.set(clock);

@@ -32,7 +32,7 @@ pub const THREADS: usize = READERS + 1;
 /// A read, answering by itself.
 type Read = Box<dyn FnOnce(&Db) + Send>;
 /// What a read does.
-pub(super) type Look = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
+pub(super) type ReadWork = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
 
 /// Who carries operations out.
 pub(super) enum Threads {
@@ -109,7 +109,7 @@ impl Threads {
     pub(super) async fn read(
         &self,
         doing: &'static str,
-        work: Look,
+        work: ReadWork,
     ) -> Result<BoxedAnswer, StoreError> {
         match self {
             Self::Inline(writer) => in_place(writer, doing, work),
@@ -121,7 +121,7 @@ impl Threads {
     pub(super) async fn pulse(
         &self,
         doing: &'static str,
-        work: Look,
+        work: ReadWork,
     ) -> Result<BoxedAnswer, StoreError> {
         match self {
             Self::Inline(writer) => in_place(writer, doing, work),
@@ -200,7 +200,7 @@ fn unopened(settings: &StoreSettings, error: &dyn fmt::Display) -> OpenError {
 fn in_place(
     writer: &Mutex<Writer>,
     doing: &'static str,
-    work: Look,
+    work: ReadWork,
 ) -> Result<BoxedAnswer, StoreError> {
     let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
@@ -210,7 +210,7 @@ fn in_place(
 async fn asked(
     queue: &mpsc::Sender<Read>,
     doing: &'static str,
-    work: Look,
+    work: ReadWork,
 ) -> Result<BoxedAnswer, StoreError> {
     let (reply, answer) = oneshot::channel();
     let read: Read = Box::new(move |db| {
