@@ -490,7 +490,7 @@ impl Store {
             self.reach(doing).await?;
             let work = self.by_its_clock(work);
             let found = self.threads(doing)?.read(doing, work).await;
-            self.carried_back(doing).await.and(found)
+            self.reach(doing).await.and(found)
         };
         let answer = match self.is_shared() {
             false => read.await,
@@ -522,7 +522,7 @@ impl Store {
         self.reach(doing).await?;
         let work = self.by_its_clock(work);
         let answer = self.threads(doing)?.pulse(doing, work).await;
-        self.carried_back(doing).await?;
+        self.reach(doing).await?;
         self.answered(doing).and(answer)
     }
 
@@ -546,17 +546,12 @@ impl Store {
         self.0.link.get().map_or(Ok(()), |link| link.passes(doing))
     }
 
-    /// The question is on its way, as far as that is simulated; fails where the database is not reached.
+    /// The question, or the answer, is on its way, as far as that is simulated; fails where nothing passes.
     async fn reach(&self, doing: &'static str) -> Result<(), StoreError> {
         match self.0.link.get() {
             Some(link) => link.carry(doing).await,
             None => Ok(()),
         }
-    }
-
-    /// The same of the answer.
-    async fn carried_back(&self, doing: &'static str) -> Result<(), StoreError> {
-        self.reach(doing).await
     }
 
     /// The answer to what was written is on its way: where nothing passes, it is asked for until something does.
