@@ -4,7 +4,7 @@ mod nodes;
 mod observation;
 mod resources;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     model::{
-        DispatcherView, RenewerView, ResourceName, SelfCheckFindings, Served, SetAside, SinkAt,
-        State, decided_lately, short_duration,
+        DispatcherView, SelfCheckFindings, Served, SetAside, SinkAt, State, decided_lately,
+        short_duration,
     },
     store::{Disk, JobRan, Resealing, Withheld},
 };
@@ -211,7 +211,7 @@ fn surrounding_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
         needs.push(need(NeedKind::Clock, "clock", message));
     }
     if known.held_step_secs.is_none() {
-        needs.extend(skew_need(known.renewers));
+        needs.extend(skew_need(known));
     }
     if let Some(unbound) = known.unbound {
         let message = "health and metrics are not served there, and it is tried again every 5 s: stop whoever holds the \
@@ -227,9 +227,11 @@ fn surrounding_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     }
 }
 
-/// That the clock of this machine is far from the one of a resource, as the resource's answers say.
-fn skew_need(renewers: &BTreeMap<ResourceName, RenewerView>) -> Option<Need> {
-    let skews = renewers
+/// That the clock by which this machine goes is far from the one of a resource, as the resource's answers say: its own,
+/// or in a cluster the database's.
+fn skew_need(known: &Observed<'_>) -> Option<Need> {
+    let skews = known
+        .renewers
         .iter()
         .filter_map(|(name, renewer)| Some((name, renewer.skew_ms?)));
     let (name, skew) = skews.max_by_key(|(_, skew)| skew.unsigned_abs())?;
@@ -241,12 +243,24 @@ fn skew_need(renewers: &BTreeMap<ResourceName, RenewerView>) -> Option<Need> {
         short_duration(far),
         if skew > 0 { "behind" } else { "ahead of" },
     );
+    let (whose, place, command) = match known.cluster {
+        None => (
+            "of this machine",
+            "",
+            Some("timedatectl set-ntp true".to_owned()),
+        ),
+        Some(_) => (
+            "of the database, by which all nodes go,",
+            " on the database's machine",
+            None,
+        ),
+    };
     let message = format!(
-        "the clock of this machine is {far} {side} that of {name}. Tokens are renewed and judged by theirs, but \
-         receivers refuse signatures that are 5 minutes off, and jobs and logs go by this one: set it right"
+        "the clock {whose} is {far} {side} that of {name}. Tokens are renewed and judged by theirs, but receivers refuse \
+         signatures that are 5 minutes off, and jobs and logs go by this one: set it right{place}"
     );
     Some(Need {
-        command: Some("timedatectl set-ntp true".to_owned()),
+        command,
         ..need(NeedKind::Clock, "clock", message)
     })
 }
@@ -552,8 +566,10 @@ fn sink_needs(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::model::{Counts, HealthView, StoreStanding};
+    use crate::model::{Counts, HealthView, RenewerView, ResourceName, StoreStanding};
 
     fn noon() -> Timestamp {
         "2026-11-22T12:00:00Z".parse().unwrap()

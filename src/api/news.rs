@@ -304,16 +304,14 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         NoticeKind::CertificateRenewed => {
             format!("{subject}: the certificate lasts again, or is needed no more.")
         }
-        NoticeKind::ClockRight => {
-            "The clock of this machine is right again, by the answers of ACS.".to_owned()
-        }
+        NoticeKind::ClockRight => "The clock is right again, by the answers of ACS.".to_owned(),
         NoticeKind::KeyAccepted => {
             format!("Every access key of {subject} is accepted, or it is no longer configured.")
         }
         NoticeKind::NodeBack => format!("The node {subject} is there again, or was forgotten."),
         NoticeKind::NodeWell => {
             format!(
-                "The clock, the network and the configuration of the node {subject} are as they should be."
+                "The clock, the network and the configuration of {subject} are as they should be."
             )
         }
         NoticeKind::SealKeyFound => "The seal key lies in its place.".to_owned(),

@@ -140,7 +140,25 @@ const FARTHEST_MS: u64 = 2000;
 impl NodeRow {
     /// Whether its clock is so far off that a person has to set it right.
     pub fn clock_is_off(&self) -> bool {
-        self.offset_ms.unsigned_abs() > FARTHEST_MS
+        is_far(self.offset_ms)
+    }
+}
+
+fn is_far(offset_ms: i64) -> bool {
+    offset_ms.unsigned_abs() > FARTHEST_MS
+}
+
+impl ClusterStanding {
+    /// By how much the clocks of all machines are ahead of the database's, where several are as far off as each other:
+    /// then it is the database's that is off.
+    pub fn database_clock_is_off(&self) -> Option<i64> {
+        let alive = self.nodes.iter().filter(|row| row.alive);
+        let offsets: Vec<i64> = alive.map(|row| row.offset_ms).collect();
+        let (least, most) = (*offsets.iter().min()?, *offsets.iter().max()?);
+        let agree = offsets.len() > 1 && most.abs_diff(least) <= FARTHEST_MS;
+        let are_off =
+            least.signum() == most.signum() && offsets.iter().all(|offset| is_far(*offset));
+        (agree && are_off).then(|| least.midpoint(most))
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,8 @@ pub(crate) struct Remote {
     settings: Arc<DatabaseSettings>,
     /// Who connects, as the server lists it.
     application: String,
+    /// How often a server fell silent, to any of the sessions that are beside each other.
+    silences: Arc<AtomicU64>,
 }
 
 impl Remote {
@@ -65,7 +70,24 @@ impl Remote {
         Self {
             settings: Arc::new(settings.clone()),
             application: application.into(),
+            silences: Arc::default(),
         }
+    }
+
+    /// The same for a session beside this one's: when a server falls silent to one, the other does not wait for it too.
+    pub(super) fn beside(&self, application: String) -> Self {
+        Self {
+            application,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn silences(&self) -> u64 {
+        self.silences.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn fell_silent(&self) {
+        self.silences.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn deadline(&self) -> Duration {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::OpenFlags;
 
-use super::{Params, Result, Row, Session, row::Native, sqlite};
+use super::{Params, Result, Row, Session, SqlError, row::Native, sqlite};
 
 /// A connection to a database. One at a time uses it.
 pub(crate) enum Connection {
@@ -56,6 +56,14 @@ impl Connection {
         match self {
             Self::Sqlite(_) => None,
             Self::Postgres(session) => session.server().map(|server| server.to_string()),
+        }
+    }
+
+    /// Another connection to the same database, of a server; each learns from the other when that falls silent.
+    pub(crate) fn beside(&self, application: String) -> Result<Self> {
+        match self {
+            Self::Sqlite(_) => Err(SqlError::Lost("the store lies in a file".to_owned())),
+            Self::Postgres(session) => Ok(session.beside(application)?.into()),
         }
     }
 

@@ -63,6 +63,8 @@ struct Link {
     client: Arc<Client>,
     server: Server,
     driver: AbortHandle,
+    /// How many servers had fallen silent when it was made: with more, this one may be silent too.
+    silences: u64,
     prepared: HashMap<(String, Extent), Statement>,
 }
 
@@ -114,6 +116,11 @@ impl Session {
         };
         session.connected()?;
         Ok(session)
+    }
+
+    /// Another one to the same database.
+    pub(super) fn beside(&self, application: String) -> Result<Self> {
+        Self::open(self.remote.beside(application))
     }
 
     /// The server that it is connected to, where it is.
@@ -459,11 +466,17 @@ impl Session {
     }
 
     fn client(&self) -> Result<Arc<Client>> {
-        let client = self.link.borrow().as_ref().map(|link| link.client.clone());
-        match client {
-            Some(client) if !client.is_closed() => Ok(client),
-            Some(_) if self.is_in_transaction() => {
-                Err(self.failed(Trouble::Silent("the connection was closed".to_owned())))
+        let of_link = |link: &Link| (link.client.clone(), link.silences);
+        let link = self.link.borrow().as_ref().map(of_link);
+        let is_open = self.is_in_transaction();
+        match link {
+            Some((client, silences))
+                if !client.is_closed() && (is_open || silences == self.remote.silences()) =>
+            {
+                Ok(client)
+            }
+            Some(_) if is_open => {
+                Err(self.failed(Trouble::Closed("the connection was closed".to_owned())))
             }
             _ => self.connected(),
         }
@@ -481,6 +494,7 @@ impl Session {
         }
         self.phase.set(Phase::Idle);
         self.part();
+        let silences = self.remote.silences();
         let raced = self.block(race(&self.remote));
         match raced {
             Ok(Connected {
@@ -495,6 +509,7 @@ impl Session {
                     client: client.clone(),
                     server,
                     driver,
+                    silences,
                     prepared: HashMap::new(),
                 });
                 Ok(client)
@@ -509,8 +524,13 @@ impl Session {
     /// What a failure means to the connection and to the transaction.
     fn failed(&self, trouble: Trouble) -> SqlError {
         match trouble {
-            // Whoever waited so long does not wait again at once.
             Trouble::Silent(why) => {
+                self.remote.fell_silent();
+                // Whoever waited so long does not wait again at once.
+                self.die(false);
+                SqlError::Lost(why)
+            }
+            Trouble::Closed(why) => {
                 self.die(false);
                 SqlError::Lost(why)
             }
@@ -619,8 +639,10 @@ type Tried<T> = std::result::Result<T, Trouble>;
 /// Why there is no answer.
 enum Trouble {
     Database(tokio_postgres::Error),
-    /// It did not come, for a reason in words.
+    /// It did not come in time.
     Silent(String),
+    /// The connection was closed before anything was sent.
+    Closed(String),
 }
 
 fn gone() -> SqlError {

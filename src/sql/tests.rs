@@ -291,6 +291,38 @@ fn a_frozen_host_first_in_the_list_costs_nothing() {
 }
 
 #[test]
+fn a_host_that_falls_silent_to_one_session_is_left_by_those_beside_it() {
+    let server = Postgres::shared();
+    let database = server.database();
+    let (first, second) = (Proxy::before(server.port()), Proxy::before(server.port()));
+    second.shut(true);
+    let (one, two, name) = (first.port(), second.port(), database.name());
+    let url = format!("postgresql://postgres@127.0.0.1:{one},127.0.0.1:{two}/{name}");
+    let remote = Remote::new(&settings(&url, None), "renewd test");
+    let session = Session::open(remote).unwrap();
+    let idle = Connection::from(session.beside("idle".to_owned()).unwrap());
+    let writing = Connection::from(session.beside("writing".to_owned()).unwrap());
+    writing.begin().unwrap();
+    let session = Connection::from(session);
+    first.freeze();
+    second.shut(false);
+    // Whoever meets it first waits for its deadline.
+    assert_eq!(number(&session, "SELECT 1"), 1);
+    let swallowed = first.swallowed();
+    assert!(swallowed > 0);
+    assert_eq!(number(&idle, "SELECT 1"), 1);
+    // All that it says there is goodbye.
+    let goodbye = swallowed + 5;
+    assert!(first.swallowed() <= goodbye);
+    // A transaction that is open ends with its connection.
+    let lost = writing.execute("SELECT 1", []).unwrap_err();
+    assert!(matches!(lost, SqlError::Lost(_)), "{lost}");
+    assert!(first.swallowed() > goodbye);
+    writing.begin().unwrap();
+    assert_eq!(number(&writing, "SELECT 1"), 1);
+}
+
+#[test]
 fn a_host_that_takes_no_writes_is_not_taken() {
     let server = Postgres::shared();
     let database = server.database();

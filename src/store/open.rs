@@ -297,11 +297,12 @@ pub(super) fn session(settings: &StoreSettings, purpose: &str) -> sql::Result<Co
         let why = "the store lies in a file";
         return Err(SqlError::Lost(why.to_owned()));
     };
-    let remote = Remote::new(
-        database,
-        format!("{}{} {purpose}", nodes::SESSIONS, settings.node_name()),
-    );
-    Ok(Session::open(remote)?.into())
+    Ok(Session::open(Remote::new(database, application(settings, purpose)))?.into())
+}
+
+/// How the server lists who connects.
+pub(super) fn application(settings: &StoreSettings, purpose: &str) -> String {
+    format!("{}{} {purpose}", nodes::SESSIONS, settings.node_name())
 }
 
 /// Why what is there is not to be used: it is of a newer renewd, which does not let us, is only a part, or goes on

@@ -174,8 +174,10 @@ fn connected(
     let Db { seal, aside, .. } = &writer.db;
     let conn = match &settings.place {
         StorePlace::File(path) => to_file(path).map_err(|e| unopened(settings, &e))?,
-        StorePlace::Database(_) => open::session(settings, name)
-            .map_err(|e| open::explained(&settings.place.called(), &e))?,
+        StorePlace::Database(_) => {
+            let beside = writer.db.conn.beside(open::application(settings, name));
+            beside.map_err(|e| open::explained(&settings.place.called(), &e))?
+        }
     };
     let shared = (seal.clone(), aside.clone());
     Ok(Db::on(conn, shared, settings.node.clone()))

@@ -5,10 +5,22 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
 };
+
+/// How a proxy is now.
+#[derive(Debug, Default)]
+struct State {
+    loses: Mutex<Option<Loses>>,
+    /// Whether it lets nobody through.
+    shut: AtomicBool,
+    /// Whether what it takes goes nowhere, as with a frozen host.
+    frozen: AtomicBool,
+    /// What went nowhere on connections that it had, in bytes.
+    swallowed: AtomicUsize,
+}
 
 /// What is lost at the next commit. Nothing more comes back on its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +35,7 @@ pub enum Loses {
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    loses: Arc<Mutex<Option<Loses>>>,
-    /// Whether it lets nobody through.
-    shut: Arc<AtomicBool>,
+    state: Arc<State>,
     /// Kept open where nothing is passed on.
     _silent: Option<TcpListener>,
 }
@@ -34,25 +44,26 @@ impl Proxy {
     /// One before a port of this machine.
     pub fn before(server: u16) -> Self {
         let (listener, port) = listener();
-        let (loses, shut) = (
-            Arc::<Mutex<Option<Loses>>>::default(),
-            Arc::<AtomicBool>::default(),
-        );
-        let (lost, is_shut) = (loses.clone(), shut.clone());
+        let state = Arc::<State>::default();
+        let its = state.clone();
         thread::spawn(move || {
+            let mut unheard = Vec::new();
             for client in listener.incoming().filter_map(Result::ok) {
-                if is_shut.load(Ordering::SeqCst) {
+                if its.shut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                if its.frozen.load(Ordering::SeqCst) {
+                    unheard.push(client);
                     continue;
                 }
                 if let Ok(to) = TcpStream::connect(("127.0.0.1", server)) {
-                    pass(client, to, &lost);
+                    pass(client, to, &its);
                 }
             }
         });
         Self {
             port,
-            loses,
-            shut,
+            state,
             _silent: None,
         }
     }
@@ -62,8 +73,7 @@ impl Proxy {
         let (listener, port) = listener();
         Self {
             port,
-            loses: Arc::default(),
-            shut: Arc::default(),
+            state: Arc::default(),
             _silent: Some(listener),
         }
     }
@@ -74,17 +84,27 @@ impl Proxy {
 
     /// Loses something at the next commit.
     pub fn lose(&self, what: Loses) {
-        *self.loses.lock().unwrap() = Some(what);
+        *self.state.loses.lock().unwrap() = Some(what);
     }
 
     /// Whether it has happened.
     pub fn has_lost(&self) -> bool {
-        self.loses.lock().unwrap().is_none()
+        self.state.loses.lock().unwrap().is_none()
     }
 
     /// Whether new connections are closed at once.
     pub fn shut(&self, shut: bool) {
-        self.shut.store(shut, Ordering::SeqCst);
+        self.state.shut.store(shut, Ordering::SeqCst);
+    }
+
+    /// From now on it takes what is said, and says nothing.
+    pub fn freeze(&self) {
+        self.state.frozen.store(true, Ordering::SeqCst);
+    }
+
+    /// How many bytes it has taken since it is frozen, on connections that it had.
+    pub fn swallowed(&self) -> usize {
+        self.state.swallowed.load(Ordering::SeqCst)
     }
 }
 
@@ -94,15 +114,19 @@ fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-fn pass(client: TcpStream, server: TcpStream, loses: &Arc<Mutex<Option<Loses>>>) {
+fn pass(client: TcpStream, server: TcpStream, state: &Arc<State>) {
     let deaf = Arc::new(AtomicBool::new(false));
     let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-    let (loses, is_deaf) = (loses.clone(), deaf.clone());
+    let (its, is_deaf) = (state.clone(), deaf.clone());
     thread::spawn(move || {
         let mut bytes = [0; 65536];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
+            if its.frozen.load(Ordering::SeqCst) {
+                its.swallowed.fetch_add(length, Ordering::SeqCst);
+                continue;
+            }
             let commits = bytes[..length].windows(6).any(|word| word == b"COMMIT");
-            let lost = loses.lock().unwrap().take_if(|_| commits);
+            let lost = its.loses.lock().unwrap().take_if(|_| commits);
             if lost.is_some() {
                 is_deaf.store(true, Ordering::SeqCst);
             }
@@ -112,11 +136,12 @@ fn pass(client: TcpStream, server: TcpStream, loses: &Arc<Mutex<Option<Loses>>>)
         }
         to.shutdown(Shutdown::Both).ok();
     });
-    let (mut from, mut to) = (server, client);
+    let (mut from, mut to, its) = (server, client, state.clone());
     thread::spawn(move || {
         let mut bytes = [0; 65536];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
-            if !deaf.load(Ordering::SeqCst) && to.write_all(&bytes[..length]).is_err() {
+            let says = !deaf.load(Ordering::SeqCst) && !its.frozen.load(Ordering::SeqCst);
+            if says && to.write_all(&bytes[..length]).is_err() {
                 break;
             }
         }

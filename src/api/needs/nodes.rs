@@ -13,13 +13,18 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     if !is_told && (standing.leader().is_none() || standing.trouble.is_some()) {
         needs.push(no_leader(standing));
     }
+    let database_is_off = standing.database_clock_is_off();
+    needs.extend(database_is_off.map(|by| database_clock(standing, by)));
     let leader = standing.nodes.iter().find(|row| row.leads);
     for row in &standing.nodes {
         if !row.alive {
             needs.push(dead(row));
             continue;
         }
-        let amiss = amiss(row, leader);
+        let mut amiss = amiss(row, leader);
+        if database_is_off.is_none() {
+            amiss.splice(0..0, clock_amiss(row));
+        }
         if let Some(first) = amiss.first() {
             let command = Some("renewd node list".to_owned());
             needs.push(Need {
@@ -72,17 +77,38 @@ fn dead(row: &NodeRow) -> Need {
     }
 }
 
-/// What is not as it should be at a machine that is there.
+/// That every machine's clock says so of the database's, by which all of them go.
+fn database_clock(standing: &ClusterStanding, offset_ms: i64) -> Need {
+    let message = format!(
+        "the database's clock is {} those of all nodes, and tokens, jobs and signatures of webhooks go by it: set it right \
+         on the database's machine",
+        apart(-offset_ms)
+    );
+    Need {
+        command: Some("renewd node list".to_owned()),
+        ..need(NeedKind::NodeAmiss, standing.cluster.as_str(), message)
+    }
+}
+
+fn clock_amiss(row: &NodeRow) -> Option<String> {
+    row.clock_is_off().then(|| {
+        let far = apart(row.offset_ms);
+        format!(
+            "its clock is {far} the database's, by which all nodes go: set right whichever is off"
+        )
+    })
+}
+
+/// How far ahead of another clock one is, or behind it.
+fn apart(ahead_ms: i64) -> String {
+    let far = short_duration(Duration::from_millis(ahead_ms.unsigned_abs()));
+    let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!("{far} {side}")
+}
+
+/// What else is not as it should be at a machine that is there.
 fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
     let mut amiss = Vec::new();
-    let offset = row.offset_ms;
-    if row.clock_is_off() {
-        let far = short_duration(Duration::from_millis(offset.unsigned_abs()));
-        let side = if offset > 0 { "ahead of" } else { "behind" };
-        amiss.push(format!(
-            "its clock is {far} {side} the database's: set it right"
-        ));
-    }
     if !row.reaches {
         let words = "it does not reach ACS, or cannot write its files beside the store, so it should not lead: check its network \
                      and its disk";

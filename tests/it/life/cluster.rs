@@ -375,6 +375,7 @@ fn a_machine_that_lacks_what_keeps_a_promise_breaks_it() {
         (Lack::Lease, "calls while"),
         (Lack::LateCalls, "no live token"),
         (Lack::DatabaseClock, "no live token"),
+        (Lack::Others, "which is held"),
     ];
     for (lack, promise) in lacks {
         let span = Span {

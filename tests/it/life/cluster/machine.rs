@@ -132,6 +132,8 @@ pub(super) enum Lack {
     LateCalls,
     /// It goes by its own clock.
     DatabaseClock,
+    /// It does not look at what others changed.
+    Others,
 }
 
 /// What a machine is started with.
@@ -241,12 +243,14 @@ impl Node {
             ended.unwrap();
         }));
         let [clock, heard] = [(); 2].map(|()| self.clock.clone());
-        tasks.spawn(self.pause.over(async move {
-            loop {
-                tokio::time::sleep(heeds).await;
-                heeding.heed_others(heard.now()).await.ok();
-            }
-        }));
+        if start.span.lack != Some(Lack::Others) {
+            tasks.spawn(self.pause.over(async move {
+                loop {
+                    tokio::time::sleep(heeds).await;
+                    heeding.heed_others(heard.now()).await.ok();
+                }
+            }));
+        }
         tasks.spawn(self.pause.over(probe(transport, clock, reaches)));
         self.up = Some(Up {
             store,
