@@ -15,7 +15,7 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
     clock::Clock,
@@ -84,8 +84,6 @@ struct World {
     /// What must not happen, and did.
     broken: Arc<Mutex<Vec<String>>>,
     starts: u64,
-    /// Which machine was asked last.
-    turn: usize,
     log: Arc<Mutex<String>>,
 }
 
@@ -127,7 +125,6 @@ impl World {
             promises: Promises::default(),
             broken: Arc::default(),
             starts: seed << 16,
-            turn: 0,
             log: Arc::default(),
             dir,
         };
@@ -286,14 +283,15 @@ impl World {
                 .collect();
             broken.extend(self.promises.dead(now, &records, &dead));
         }
+        self.promises.learn(now, &self.nodes, self.span);
         broken.extend(self.ask().await);
         self.broken.lock().unwrap().extend(broken);
     }
 
-    /// Asks the machine whose turn it is for every token.
+    /// Asks one of the machines for every token.
     async fn ask(&mut self) -> Vec<String> {
-        self.turn = (self.turn + 1) % NODES;
-        let Some(store) = self.nodes[self.turn].asked() else {
+        let n = self.rng.random_range(0..NODES);
+        let Some(store) = self.nodes[n].asked() else {
             return Vec::new();
         };
         let now = self.clock.steady();
@@ -301,8 +299,7 @@ impl World {
         let Ok(answered) = store.holdings((0..IDENTITIES).map(name_of).collect()).await else {
             return Vec::new();
         };
-        let asked = (self.turn, &self.nodes[self.turn]);
-        self.promises.ask(now, asked, (&answered, self.span))
+        self.promises.ask(now, (n, &self.nodes[n].name), &answered)
     }
 }
 

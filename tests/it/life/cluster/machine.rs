@@ -132,7 +132,7 @@ pub(super) enum Lack {
     LateCalls,
     /// It goes by its own clock.
     DatabaseClock,
-    /// It does not look at what others changed.
+    /// It looks once at what others changed, and never again.
     Others,
 }
 
@@ -243,14 +243,16 @@ impl Node {
             ended.unwrap();
         }));
         let [clock, heard] = [(); 2].map(|()| self.clock.clone());
-        if start.span.lack != Some(Lack::Others) {
-            tasks.spawn(self.pause.over(async move {
-                loop {
-                    tokio::time::sleep(heeds).await;
-                    heeding.heed_others(heard.now()).await.ok();
+        let once = start.span.lack == Some(Lack::Others);
+        tasks.spawn(self.pause.over(async move {
+            loop {
+                tokio::time::sleep(heeds).await;
+                let heeded = heeding.heed_others(heard.now()).await;
+                if once && heeded.is_ok() {
+                    return;
                 }
-            }));
-        }
+            }
+        }));
         tasks.spawn(self.pause.over(probe(transport, clock, reaches)));
         self.up = Some(Up {
             store,

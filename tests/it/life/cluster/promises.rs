@@ -7,7 +7,7 @@ use std::{
 
 use jiff::SignedDuration;
 use renewd::{
-    model::{Name, Record, State},
+    model::{Name, NodeName, Record, State},
     store::Holding,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Promises {
     answered: BTreeMap<(usize, Name), u64>,
     /// Who is held, since when, and by which machine's word.
     held: BTreeMap<usize, (Duration, usize)>,
+    /// Which machine knows of whose hold: it reached the database for long enough since.
+    known: BTreeSet<(usize, usize)>,
     /// When each was released last.
     released: BTreeMap<usize, Duration>,
 }
@@ -42,6 +44,7 @@ impl Promises {
 
     pub(super) fn released(&mut self, who: usize, now: Duration) {
         self.held.remove(&who);
+        self.known.retain(|(_, held)| *held != who);
         self.released.insert(who, now);
     }
 
@@ -71,13 +74,27 @@ impl Promises {
         broken
     }
 
+    /// Notes which machine knows of whose hold: its own word at once, another one's after it has looked. From then on it
+    /// knows it without the database too.
+    pub(super) fn learn(&mut self, now: Duration, nodes: &[Node], span: Span) {
+        for (who, (since, by)) in &self.held {
+            for (n, node) in nodes.iter().enumerate() {
+                let hears = node.hears_since.map(|hears| hears.max(*since));
+                let has_looked = hears.is_some_and(|from| now >= from + span.heeds + ON_THE_WAY);
+                if *by == n || has_looked {
+                    self.known.insert((n, *who));
+                }
+            }
+        }
+    }
+
     /// What a machine answers whoever asks it: no version falls at it, and nobody is served a token whose hold it could
     /// know of.
     pub(super) fn ask(
         &mut self,
         now: Duration,
-        (n, node): (usize, &Node),
-        (answered, span): (&[Holding], Span),
+        (n, node): (usize, &NodeName),
+        answered: &[Holding],
     ) -> Vec<String> {
         let mut broken = Vec::new();
         for Holding { record, document } in answered {
@@ -86,21 +103,14 @@ impl Promises {
             let before = self.answered.insert(key, version).unwrap_or(0);
             if version < before {
                 broken.push(format!(
-                    "{now:?}: {} answered version {version} of {name} after {before}",
-                    node.name
+                    "{now:?}: {node} answered version {version} of {name} after {before}"
                 ));
             }
             let held = (0..IDENTITIES).find(|who| name_of(*who) == *name);
-            let held = held.and_then(|who| self.held.get(&who));
-            let knows = held.is_some_and(|(since, by)| {
-                // Its own word it knows at once, another one's after it has looked.
-                let hears = node.hears_since.map(|hears| hears.max(*since));
-                *by == n || hears.is_some_and(|from| now >= from + span.heeds + ON_THE_WAY)
-            });
+            let knows = held.is_some_and(|who| self.known.contains(&(n, who)));
             if knows && document.token.is_some() {
                 broken.push(format!(
-                    "{now:?}: {} serves the token of {name}, which is held",
-                    node.name
+                    "{now:?}: {node} serves the token of {name}, which is held"
                 ));
             }
         }
