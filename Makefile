@@ -36,7 +36,7 @@ sdk: build
 	tests/sdk/run
 
 # Token files, read back by the libraries that programs read them with.
-formats:
+formats: build
 	tests/files/run
 
 # The description of the local socket against a real daemon.
@@ -45,7 +45,6 @@ api: build
 
 # The receiver kit of docs/receivers, against a real daemon.
 receivers: build
-	cargo build --locked --example receiver
 	tests/receivers/run
 
 # Metrics, alerts and dashboard of docs/monitoring, by Debian's Prometheus and Alertmanager.
@@ -70,7 +69,7 @@ DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
 packaged:
 	cargo build --locked --package renewd --no-default-features --features simulation
 	cp $(DEBUG)/renewd $(DEBUG)/renewd-server
-	cargo build --locked
+	$(MAKE) build
 	tests/packages/run
 
 # Two nodes over a real PostgreSQL, and what may happen to them.
@@ -82,8 +81,10 @@ nodes: build
 cluster: build
 	tests/cluster/run --replicated
 
+# By the command that builds the Rust tests: `cargo build` alone gives some dependencies fewer features, and all of the
+# daemon would be compiled once more.
 build:
-	cargo build --locked
+	cargo test --locked --workspace --no-run
 
 # The server package, without the emulator: the program stripped, what debuggers and traces need of it in
 # `renewd.debug` beside it.
