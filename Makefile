@@ -29,6 +29,8 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked --package renewd --lib --bins --no-default-features -- -D warnings
 
+# Half of the tests wait most of their time for others.
+unit: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 unit:
 	cargo test --locked --workspace
 
