@@ -569,7 +569,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{Counts, HealthView, RenewerView, ResourceName, StoreStanding};
+    use crate::model::{Counts, HealthView, RenewerView, StoreStanding};
 
     fn noon() -> Timestamp {
         "2026-11-22T12:00:00Z".parse().unwrap()

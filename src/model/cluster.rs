@@ -149,9 +149,9 @@ fn is_far(offset_ms: i64) -> bool {
 }
 
 impl ClusterStanding {
-    /// By how much the clocks of all machines are ahead of the database's, where several are as far off as each other:
-    /// then it is the database's that is off.
-    pub fn database_clock_is_off(&self) -> Option<i64> {
+    /// By how many milliseconds the clocks of all machines are ahead of the database's, where several are as far off as
+    /// each other: then it is the database's that is off.
+    pub fn database_clock_off_ms(&self) -> Option<i64> {
         let alive = self.nodes.iter().filter(|row| row.alive);
         let offsets: Vec<i64> = alive.map(|row| row.offset_ms).collect();
         let (least, most) = (*offsets.iter().min()?, *offsets.iter().max()?);

@@ -13,7 +13,7 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     if !is_told && (standing.leader().is_none() || standing.trouble.is_some()) {
         needs.push(no_leader(standing));
     }
-    let database_is_off = standing.database_clock_is_off();
+    let database_is_off = standing.database_clock_off_ms();
     needs.extend(database_is_off.map(|by| database_clock(standing, by)));
     let leader = standing.nodes.iter().find(|row| row.leads);
     for row in &standing.nodes {
