@@ -107,6 +107,15 @@ pub struct Status {
     pub held_step_ms: Option<i64>,
 }
 
+/// What is said where no backup is known, of a store that could be read or not, and that machines share or not.
+pub fn no_backup(is_read: bool, is_shared: bool) -> &'static str {
+    match (is_shared, is_read) {
+        (true, _) => "backups are those of its database",
+        (false, true) => "no backup was made yet (renewd store backup)",
+        (false, false) => "when the last backup was made is not known",
+    }
+}
+
 /// `GET /v1/nodes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

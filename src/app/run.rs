@@ -141,10 +141,7 @@ async fn open_store(
     });
     let opened = match opened {
         Err(OpenError::Away { reason, lasting }) => {
-            let store = match lasting {
-                true => None,
-                false => without_database(settings, clock, &reason)?,
-            };
+            let store = without_database(settings, clock, &reason)?;
             let store = store.ok_or(OpenError::Away { reason, lasting })?;
             return Ok((store, Opened::default()));
         }
@@ -381,7 +378,6 @@ async fn live(
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },
             opened = &mut joined, if waiting.is_some() => {
-                let opened = opened?;
                 tell(&opened);
                 if let Some((settings, built)) = waiting.take() {
                     supervisor.joined(opened, &settings).await;

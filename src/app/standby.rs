@@ -1,5 +1,5 @@
-//! A start while the database is away: this node serves what its mirror holds, and joins the others once the database
-//! answers.
+//! A start while the database is away, or does not let this node in: it serves what its mirror holds, and joins the others
+//! once the database takes it.
 
 use std::time::Duration;
 
@@ -35,14 +35,13 @@ pub(super) fn keep_mirror(store: &Store, settings: &Settings) {
     }
 }
 
-/// Waits until the database answers, and opens it. Fails where only a person can mend it.
-pub(super) async fn joined(store: Store, clock: Clock) -> Result<Opened, OpenError> {
+/// Waits until the database answers, and opens it. What only a person can mend is waited for as well: who serves goes on.
+pub(super) async fn joined(store: Store, clock: Clock) -> Opened {
     loop {
         tokio::time::sleep(AGAIN).await;
         let (joining, now) = (store.clone(), clock.now());
         let why = match pool::LOOKS.run(move || joining.join(now)).await {
-            Ok(Ok(opened)) => return Ok(opened),
-            Ok(Err(error)) if error.is_configuration() => return Err(error),
+            Ok(Ok(opened)) => return opened,
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };

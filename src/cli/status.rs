@@ -127,8 +127,10 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
     }
     let backup = match of.last_backup {
         Some(at) => format!("last backup {}", relative(at, of.at)),
-        None if of.cluster.is_some() => "backups are those of its database".to_owned(),
-        None => "no backup was made yet (renewd store backup)".to_owned(),
+        None => {
+            let is_shared = of.cluster.is_some() || of.database.is_some();
+            wire::no_backup(of.counts.is_some(), is_shared).to_owned()
+        }
     };
     text.push_str(&format!("\n  {}\n", paint(DIM, backup)));
     text
@@ -652,6 +654,15 @@ mod screen_tests {
             &renewer(&serde_json::json!({"health": "open"})),
         );
         insta::assert_snapshot!(plain(&status));
+    }
+
+    #[test]
+    fn of_a_store_that_cannot_be_read_no_backup_is_said_to_be_missing() {
+        let open = renewer(&serde_json::json!({"health": "open"}));
+        let mut status = status(&serde_json::json!([]), &open);
+        assert!(plain(&status).contains("no backup was made yet"));
+        status.counts = None;
+        assert!(plain(&status).contains("when the last backup was made is not known"));
     }
 
     #[test]

@@ -219,12 +219,29 @@ def a_node_that_starts_without_the_database(pair):
         assert status == 200, status
         age = {name.lower(): value for name, value in headers.items()}.get("x-renewd-age")
         assert age is not None, headers
-        pair.database.start()
+        refused = serves_although_refused(pair, other)
         pair.settle(checker)
         pair.calls_go_on()
         until("its answers to be new", lambda: "x-renewd-age" not in {name.lower() for name in other.token(NAMES[0])[1]})
     checker.expect_nothing()
-    return f"served {took:.1f} s after its start, age {age} s; {checker.figures()}"
+    return f"served {took:.1f} s after its start, age {age} s; then: {refused}; {checker.figures()}"
+
+
+def serves_although_refused(pair, node):
+    """The database is back and lets nobody in: who serves from a mirror goes on, over a restart too, and says why. What it says."""
+    node.database.cut()
+    pair.database.start()
+    pair.database.sql("ALTER ROLE renewd NOLOGIN")
+    node.database.mend()
+    why = "refuses the login"
+    needs = lambda: [need["because"] for need in node.status()["needs"] if need["kind"] == "database_away"]
+    said = until("the node to say why", lambda: [because for because in needs() if why in because])
+    node.stop()
+    node.start()
+    assert "backups are those of its database" in node.renewd("status").stdout
+    assert node.token(NAMES[0])[0] == 200 and any(why in because for because in needs()), node.status()
+    pair.database.sql("ALTER ROLE renewd LOGIN")
+    return said[0]
 
 
 def a_leader_that_is_away_from_its_service(pair):

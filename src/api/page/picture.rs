@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     super::{
         snapshot::Snapshot,
-        wire::{Need, NeedKind},
+        wire::{Need, NeedKind, no_backup},
     },
     causes,
     chart::Chart,
@@ -77,6 +77,7 @@ pub(super) struct Picture {
     more_sinks: usize,
     campaigns: Vec<Work>,
     last_backup: Option<Timestamp>,
+    no_backup: &'static str,
     held_step: Option<i64>,
     /// Whether the store may be used: while it may not, nothing runs that could be shown.
     usable: bool,
@@ -211,6 +212,10 @@ impl Picture {
             more_sinks,
             campaigns: campaigns(beside.campaigns, names),
             last_backup: seen.stored.last_backup.as_ref().ok().copied().flatten(),
+            no_backup: no_backup(
+                seen.stored.last_backup.is_ok(),
+                shared.cluster_standing().is_some() || seen.away.is_some(),
+            ),
             held_step: seen.held_step.map(|step| step.as_secs()),
             usable: is_usable,
             names,
