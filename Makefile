@@ -112,9 +112,10 @@ image: release
 	tests/prerequisites umoci skopeo
 	packaging/image --server $(RELEASE)/renewd --out $(PACKAGES)
 
-# What takes longer than a change should wait for.
+# What takes longer than a change should wait for. A month of three machines is seven minutes of an optimised build.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles life::poisoned life::cluster simulation::faults campaigns::thousands sources::a_change
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles life::poisoned simulation::faults campaigns::thousands sources::a_change
+	RENEWD_TEST_SCALE=soak cargo test --locked --release --test it -- life::cluster::three_machines
 
 # The figures of the README, all in one run: half an hour on a machine that does nothing else.
 bench: export PYTHONDONTWRITEBYTECODE = 1

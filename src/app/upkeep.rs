@@ -22,11 +22,12 @@ use crate::{
     worker::Task,
 };
 
-/// In a cluster, between two looks at what other machines wrote.
-const FOLLOWS_EVERY: Duration = Duration::from_millis(250);
+/// In a cluster, between two looks at what other machines wrote, where none at what they changed says it before.
+const FOLLOWS_EVERY: Duration = Duration::from_secs(2);
 
 /// Brings the files beside the store up to what other machines write.
 pub(super) struct FileFollower {
+    lag: watch::Receiver<u64>,
     store: Store,
     clock: Clock,
     /// Whether it was said that they are behind.
@@ -36,6 +37,7 @@ pub(super) struct FileFollower {
 impl FileFollower {
     pub(super) fn new(store: Store, clock: Clock) -> Self {
         Self {
+            lag: store.files_signal(),
             store,
             clock,
             said: false,
@@ -62,6 +64,12 @@ impl Task for FileFollower {
             Err(_) => {}
         }
         FOLLOWS_EVERY
+    }
+
+    async fn woken(&mut self) {
+        if self.lag.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 

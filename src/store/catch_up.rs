@@ -205,6 +205,20 @@ impl Settled {
 }
 
 impl Db {
+    /// With which number the changes end, and with which the journal: every machine looks for them all the time, in one
+    /// question.
+    pub(super) fn ends(&self) -> Outcome<(u64, u64)> {
+        let sql = "SELECT (SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?1), \
+                   (SELECT CAST(value AS BIGINT) FROM meta WHERE key = ?2)";
+        let ends = self.first(sql, ["seq", LAST], |row| {
+            let end = |at: usize| row.get::<_, Option<i64>>(at);
+            Ok((end(0)?, end(1)?))
+        })?;
+        let (seq, journal) = ends.unwrap_or_default();
+        let number = |end: Option<i64>| end.unwrap_or(0).unsigned_abs();
+        Ok((number(seq), number(journal)))
+    }
+
     pub(super) fn number(&self, key: &str) -> Outcome<u64> {
         let number = db::meta::<i64>(&self.conn, key)?;
         Ok(number.unwrap_or(0).unsigned_abs())

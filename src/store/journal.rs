@@ -14,6 +14,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::{
     BroughtUp, Store,
@@ -670,6 +671,11 @@ impl Store {
             .await
     }
 
+    /// Changes when a look at what other machines changed finds something to follow.
+    pub fn files_signal(&self) -> watch::Receiver<u64> {
+        self.signals().files_lag.subscribe()
+    }
+
     /// Whether there is something to follow, by the cheapest look.
     pub async fn files_are_behind(&self) -> Answer<bool> {
         if !self.is_shared() {
@@ -684,7 +690,8 @@ impl Store {
             self.seq(),
         );
         self.read("look what the files lack", move |db| {
-            Ok(db.number(LAST)? != end || db.seq()? < seen)
+            let (upto, journal) = db.ends()?;
+            Ok(journal != end || upto < seen)
         })
         .await
     }

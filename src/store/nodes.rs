@@ -101,6 +101,8 @@ pub(super) struct SharedNews {
     pub(super) changes: Vec<SharedChange>,
     /// The last number that is known now.
     pub(super) upto: u64,
+    /// With which entry the journal ends that the files of all machines follow.
+    pub(super) journal: u64,
     /// Not all changes are known any more.
     pub(super) gap: bool,
 }
@@ -474,10 +476,11 @@ impl Db {
 impl Db {
     /// What changed after a number; nothing is read where nothing did.
     pub(super) fn news(&self, after: u64) -> Outcome<SharedNews> {
-        let upto = self.seq()?;
+        let (upto, journal) = self.ends()?;
         if upto <= after {
             return Ok(SharedNews {
                 upto,
+                journal,
                 ..SharedNews::default()
             });
         }
@@ -485,7 +488,12 @@ impl Db {
         let first = changes.first().map(|change| change.seq);
         // What was dropped meanwhile, and what is too much to be told one by one.
         let gap = first != Some(after + 1) || changes.last().is_some_and(|last| last.seq < upto);
-        Ok(SharedNews { changes, upto, gap })
+        Ok(SharedNews {
+            changes,
+            upto,
+            journal,
+            gap,
+        })
     }
 }
 

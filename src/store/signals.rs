@@ -3,7 +3,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -24,6 +27,8 @@ pub(super) struct Signals {
     pub(super) campaigns: watch::Sender<u64>,
     /// In a cluster, with which entry the files of this machine end.
     pub(super) files_end_at: Arc<AtomicU64>,
+    /// The files of this machine end elsewhere than the journal, or the database goes less far than was heard.
+    pub(super) files_lag: watch::Sender<u64>,
     recent: Arc<Mutex<Recent>>,
 }
 
@@ -51,6 +56,7 @@ impl Signals {
             wanted: watch::Sender::new(0),
             campaigns: watch::Sender::new(0),
             files_end_at: Arc::default(),
+            files_lag: watch::Sender::new(0),
             recent: Arc::new(Mutex::new(Recent {
                 since: seq,
                 list: VecDeque::new(),
@@ -84,6 +90,9 @@ impl Signals {
 
     /// Tells of what several machines changed, each change once.
     pub(super) fn heed(&self, news: SharedNews) {
+        if news.journal != self.files_end_at.load(Ordering::SeqCst) || news.upto < self.seq() {
+            self.files_lag.send_modify(|n| *n += 1);
+        }
         let (mut due, mut wanted, mut campaigns) = (news.gap, news.gap, news.gap);
         {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
