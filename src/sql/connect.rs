@@ -9,7 +9,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -63,6 +63,8 @@ pub(crate) struct Remote {
     application: String,
     /// How often a server fell silent, to any of the sessions that are beside each other.
     silences: Arc<AtomicU64>,
+    /// Whether a transaction of one of them was found on a session that is not its own.
+    pooled: Arc<AtomicBool>,
 }
 
 impl Remote {
@@ -71,6 +73,7 @@ impl Remote {
             settings: Arc::new(settings.clone()),
             application: application.into(),
             silences: Arc::default(),
+            pooled: Arc::default(),
         }
     }
 
@@ -88,6 +91,20 @@ impl Remote {
 
     pub(super) fn fell_silent(&self) {
         self.silences.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// From now on nothing is asked of it: what one session prepared another one would carry out.
+    pub(super) fn is_pooled(&self) -> Away {
+        self.pooled.store(true, Ordering::SeqCst);
+        // Those beside it do not go on with what they have.
+        self.fell_silent();
+        self.refused_pool()
+    }
+
+    fn refused_pool(&self) -> Away {
+        let hosts = self.settings.hosts.iter();
+        let refused = hosts.map(|host| (host.to_string(), Refusal::Pooled));
+        Away(refused.collect())
     }
 
     pub(super) fn deadline(&self) -> Duration {
@@ -154,6 +171,8 @@ enum Refusal {
     ReadOnly,
     Old(String),
     Encoding(String),
+    /// It is a pooler that gives each transaction another session.
+    Pooled,
     Other(String),
 }
 
@@ -161,7 +180,7 @@ impl Refusal {
     fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Self::Files(_) | Self::Login(_) | Self::Old(_) | Self::Encoding(_)
+            Self::Files(_) | Self::Login(_) | Self::Old(_) | Self::Encoding(_) | Self::Pooled
         )
     }
 }
@@ -184,6 +203,10 @@ impl fmt::Display for Refusal {
                 f,
                 "has this database in {encoding}; make one with ENCODING 'UTF8'"
             ),
+            Self::Pooled => f.write_str(
+                "is a pooler that gives each transaction another session; connect to PostgreSQL itself, or let it pool \
+                 sessions, and start renewd again",
+            ),
             Self::Other(why) => write!(f, "says: {why}"),
         }
     }
@@ -193,6 +216,8 @@ impl fmt::Display for Refusal {
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) server: Server,
+    /// What the session calls itself.
+    pub(super) mark: String,
     /// Whoever reads and writes for it.
     pub(super) driver: AbortHandle,
 }
@@ -200,6 +225,9 @@ pub(super) struct Connected {
 /// Tries all hosts at once; runs inside a runtime, which drives the connection from then on. As long as one of them has
 /// not answered, the others are asked again: one may take writes by then.
 pub(super) async fn race(remote: &Remote) -> Result<Connected, Away> {
+    if remote.pooled.load(Ordering::SeqCst) {
+        return Err(remote.refused_pool());
+    }
     let settings = Arc::new(remote.settings.with_password_of_now());
     let remote = &Remote {
         settings,
@@ -304,12 +332,14 @@ async fn open(
             (client, tokio::spawn(async move { connection.await.ok() }))
         }
     };
-    let version = settled(&client, remote).await?;
+    let mark = uuid::Uuid::new_v4().to_string();
+    let version = settled(&client, remote, &mark).await?;
     let host = host.to_string();
     let server = Server { host, version };
     Ok(Connected {
         client,
         server,
+        mark,
         driver: driver.abort_handle(),
     })
 }
@@ -354,12 +384,12 @@ fn config(remote: &Remote, host: &DatabaseHost, address: Option<IpAddr>) -> Conf
 }
 
 /// Has the session be as every one of ours is, and sees whether it takes writes; the server's version.
-async fn settled(client: &Client, remote: &Remote) -> Result<String, Refusal> {
+async fn settled(client: &Client, remote: &Remote, mark: &str) -> Result<String, Refusal> {
     let (deadline, millis) = (remote.deadline(), |time: Duration| time.as_millis());
     let sql = format!(
         "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; SET statement_timeout = {}; \
          SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on; \
-         SET client_min_messages = 'warning'; \
+         SET client_min_messages = 'warning'; SET renewd.session = '{mark}'; \
          SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_version_num'), \
          current_setting('server_version'), current_setting('server_encoding'), current_setting('synchronous_commit')",
         millis(IDLE),

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::{
-    Client, RowStream, Statement,
+    Client, RowStream, SimpleQueryMessage, Statement,
     error::{Severity, SqlState},
 };
 
@@ -63,6 +63,8 @@ struct Link {
     client: Arc<Client>,
     server: Server,
     driver: AbortHandle,
+    /// What the session calls itself, so that each transaction is known to be on it.
+    mark: String,
     /// How many servers had fallen silent when it was made: with more, this one may be silent too.
     silences: u64,
     prepared: HashMap<(String, Extent), Statement>,
@@ -315,12 +317,17 @@ impl Session {
         if !takes_back || self.phase.get() == Phase::Gone {
             self.usable()?;
         }
-        let mut ran = self.run_batch(sql);
-        if fresh && ran.is_err() && self.link.borrow().is_none() {
-            // It was dead before: nothing was begun on it.
-            ran = self.run_batch(sql);
+        if fresh {
+            let begun = self.run_begin(sql);
+            if begun.is_err() && self.link.borrow().is_none() {
+                // It was dead before: nothing was begun on it.
+                self.run_begin(sql)?;
+            } else {
+                begun?;
+            }
+        } else {
+            self.run_batch(sql)?;
         }
-        ran?;
         for control in controls {
             self.phase.set(match (control, self.phase.get()) {
                 (Control::Begins | Control::TakesBack, _) => Phase::Open,
@@ -336,6 +343,26 @@ impl Session {
         self.settle_open()?;
         self.wait(async { client.batch_execute(sql).await })
             .map_err(|trouble| self.failed(trouble))
+    }
+
+    /// Begins a transaction, and sees that it is on our own session: a pooler may have given it another one, where what we
+    /// prepared and set does not hold.
+    fn run_begin(&self, sql: &str) -> Result<()> {
+        let client = self.client()?;
+        self.settle_open()?;
+        let asked = format!("{sql}; SELECT current_setting('renewd.session', true)");
+        let answers = self.wait(async { client.simple_query(&asked).await });
+        let answers = answers.map_err(|trouble| self.failed(trouble))?;
+        let said = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let is_ours = self.link.borrow().as_ref().map(|link| &*link.mark) == said;
+        if is_ours {
+            return Ok(());
+        }
+        self.die(false);
+        Err(SqlError::Away(self.remote.is_pooled()))
     }
 
     /// Begins a transaction that writes, on a host that takes writes.
@@ -500,6 +527,7 @@ impl Session {
             Ok(Connected {
                 client,
                 server,
+                mark,
                 driver,
             }) => {
                 let client = Arc::new(client);
@@ -509,6 +537,7 @@ impl Session {
                     client: client.clone(),
                     server,
                     driver,
+                    mark,
                     silences,
                     prepared: HashMap::new(),
                 });

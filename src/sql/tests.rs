@@ -323,6 +323,29 @@ fn a_host_that_falls_silent_to_one_session_is_left_by_those_beside_it() {
 }
 
 #[test]
+fn a_pooler_that_gives_a_transaction_another_session_is_told_and_left() {
+    let database = Postgres::shared().database();
+    let remote = Remote::new(&settings(&database.url(), None), "renewd test");
+    let session = Session::open(remote).unwrap();
+    let other = Connection::from(session.beside("other".to_owned()).unwrap());
+    let conn = Connection::from(session);
+    conn.batch("CREATE TABLE t (num BIGINT)").unwrap();
+    conn.begin().unwrap();
+    conn.commit().unwrap();
+    // As whoever is on the same session through a pooler does.
+    conn.batch("SET renewd.session = 'of somebody else'")
+        .unwrap();
+    for begun in [conn.begin(), conn.same_state().map(drop), other.begin()] {
+        let Err(SqlError::Away(away)) = begun else {
+            panic!("{begun:?}")
+        };
+        assert!(away.is_configuration(), "{away}");
+        assert!(away.to_string().contains("is a pooler"), "{away}");
+    }
+    assert_eq!(database.sql("SELECT count(*) FROM t").trim(), "0");
+}
+
+#[test]
 fn a_host_that_takes_no_writes_is_not_taken() {
     let server = Postgres::shared();
     let database = server.database();

@@ -423,6 +423,32 @@ fn node_row(name: &str) -> crate::model::NodeRow {
     }
 }
 
+/// Where all are as far off as each other, it is the database's clock that is off.
+async fn whose_clock_is_off(
+    harness: &Harness,
+    standing: &watch::Sender<crate::model::ClusterStanding>,
+) {
+    for (offset, subject, side) in [
+        ([300_000, 301_000], "production", "5m behind those of all"),
+        ([-300_000, 0], "web-1", "5m behind the database's"),
+        ([-300_000, 300_000], "web-1", "5m behind the database's"),
+    ] {
+        standing.send_modify(|one| {
+            let rows = one.nodes.iter_mut().zip(offset);
+            rows.for_each(|(row, offset)| row.offset_ms = offset);
+        });
+        let told = harness.status().await.needs;
+        let told = told.iter().find(|need| need.kind == NeedKind::NodeAmiss);
+        let told = told.unwrap();
+        assert!(
+            told.subject == subject && told.message.contains(side),
+            "{told:?}"
+        );
+    }
+    standing.send_modify(|one| one.nodes.iter_mut().for_each(|row| row.offset_ms = 0));
+    harness.is_silent_about(NeedKind::NodeAmiss).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_cluster_lacks_appears_and_goes() {
     let harness = Harness::calm().await;
@@ -452,26 +478,7 @@ async fn what_a_cluster_lacks_appears_and_goes() {
     standing.send_modify(|one| one.nodes[1].alive = true);
     harness.is_silent_about(NeedKind::NodeDead).await;
 
-    // Where all are as far off as each other, it is the database's clock that is off.
-    for (offset, subject, side) in [
-        ([300_000, 301_000], "production", "5m behind those of all"),
-        ([-300_000, 0], "web-1", "5m behind the database's"),
-        ([-300_000, 300_000], "web-1", "5m behind the database's"),
-    ] {
-        standing.send_modify(|one| {
-            let rows = one.nodes.iter_mut().zip(offset);
-            rows.for_each(|(row, offset)| row.offset_ms = offset);
-        });
-        let told = harness.status().await.needs;
-        let told = told.iter().find(|need| need.kind == NeedKind::NodeAmiss);
-        let told = told.unwrap();
-        assert!(
-            told.subject == subject && told.message.contains(side),
-            "{told:?}"
-        );
-    }
-    standing.send_modify(|one| one.nodes.iter_mut().for_each(|row| row.offset_ms = 0));
-    harness.is_silent_about(NeedKind::NodeAmiss).await;
+    whose_clock_is_off(&harness, &standing).await;
 
     let amiss: [fn(&mut crate::model::NodeRow); 3] = [
         |row| row.offset_ms = 2001,
