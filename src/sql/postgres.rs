@@ -574,6 +574,10 @@ impl Session {
                     self.die(true);
                     return SqlError::Lost(words(&error));
                 };
+                if is_of_another_session(said.code()) {
+                    self.die(false);
+                    return SqlError::Away(self.remote.is_pooled());
+                }
                 if is_dead(said.code(), said.parsed_severity()) {
                     self.die(true);
                     return SqlError::Lost(format!("{} ({})", said.message(), said.code().code()));
@@ -719,9 +723,14 @@ fn is_worth_again(code: &SqlState) -> bool {
         || is_about_statements(code)
 }
 
-/// Whether what was prepared does not serve any more: the schema changed, or a pooler gave us another connection.
+/// Whether what was prepared does not serve any more: the schema changed.
 fn is_about_statements(code: &SqlState) -> bool {
-    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::FEATURE_NOT_SUPPORTED
+    *code == SqlState::FEATURE_NOT_SUPPORTED
+}
+
+/// Whether the session knows nothing of what was prepared on it, or something else by that name: it is another one.
+fn is_of_another_session(code: &SqlState) -> bool {
+    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT
 }
 
 /// A parameter that does not fit was never sent.

@@ -346,6 +346,17 @@ fn a_pooler_that_gives_a_transaction_another_session_is_told_and_left() {
 }
 
 #[test]
+fn a_session_that_knows_nothing_of_what_was_prepared_is_of_a_pooler() {
+    let database = Postgres::shared().database();
+    let conn = connection(&database);
+    assert_eq!(number(&conn, "SELECT 7"), 7);
+    conn.batch("DEALLOCATE ALL").unwrap();
+    let refused = conn.first("SELECT 7", [], |row| row.get::<_, i64>(0));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("is a pooler"), "{refused}");
+}
+
+#[test]
 fn a_host_that_takes_no_writes_is_not_taken() {
     let server = Postgres::shared();
     let database = server.database();
