@@ -94,7 +94,7 @@ impl Remote {
     }
 
     /// From now on nothing is asked of it: what one session prepared another one would carry out.
-    pub(super) fn is_pooled(&self) -> Away {
+    pub(super) fn found_pooled(&self) -> Away {
         self.pooled.store(true, Ordering::SeqCst);
         // Those beside it do not go on with what they have.
         self.fell_silent();

@@ -317,17 +317,16 @@ impl Session {
         if !takes_back || self.phase.get() == Phase::Gone {
             self.usable()?;
         }
-        if fresh {
-            let begun = self.run_begin(sql);
-            if begun.is_err() && self.link.borrow().is_none() {
-                // It was dead before: nothing was begun on it.
-                self.run_begin(sql)?;
-            } else {
-                begun?;
-            }
-        } else {
-            self.run_batch(sql)?;
+        let run = || match fresh {
+            true => self.run_begin(sql),
+            false => self.run_batch(sql),
+        };
+        let mut ran = run();
+        if fresh && ran.is_err() && self.link.borrow().is_none() {
+            // It was dead before: nothing was begun on it.
+            ran = run();
         }
+        ran?;
         for control in controls {
             self.phase.set(match (control, self.phase.get()) {
                 (Control::Begins | Control::TakesBack, _) => Phase::Open,
@@ -362,7 +361,7 @@ impl Session {
             return Ok(());
         }
         self.die(false);
-        Err(SqlError::Away(self.remote.is_pooled()))
+        Err(SqlError::Away(self.remote.found_pooled()))
     }
 
     /// Begins a transaction that writes, on a host that takes writes.
@@ -576,7 +575,7 @@ impl Session {
                 };
                 if is_of_another_session(said.code()) {
                     self.die(false);
-                    return SqlError::Away(self.remote.is_pooled());
+                    return SqlError::Away(self.remote.found_pooled());
                 }
                 if is_dead(said.code(), said.parsed_severity()) {
                     self.die(true);
