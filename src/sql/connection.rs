@@ -88,6 +88,24 @@ impl Connection {
         }
     }
 
+    /// Runs one statement of a transaction where it does not matter how many rows it changes. An engine at the other end
+    /// of a network may answer later: then an error of it is told by the next statement, or by
+    /// [`Connection::await_sent`].
+    pub(crate) fn send(&self, sql: &str, params: impl Params) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => self.execute(sql, params).map(drop),
+            Self::Postgres(session) => params.lend(|values| session.send(sql, values)),
+        }
+    }
+
+    /// Waits until all that was sent is answered.
+    pub(crate) fn await_sent(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(session) => session.await_sent(),
+        }
+    }
+
     /// The first row, if there is one.
     pub(crate) fn first<T>(
         &self,

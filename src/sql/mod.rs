@@ -14,6 +14,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unanswered;
 mod wire;
 
 /// A text as PostgreSQL takes it, for whoever looks how it is carried out there.

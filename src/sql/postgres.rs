@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::TryStreamExt as _;
+use futures_util::{TryStreamExt as _, future::join};
 use rusqlite::ToSql;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -30,6 +30,7 @@ use super::{
     Result, SqlError,
     connect::{Away, Connected, Remote, Server, race},
     text::{Control, Extent, controls, translated},
+    unanswered::Unanswered,
     wire::{Parameter, Unfit},
 };
 
@@ -40,6 +41,8 @@ const CHUNK: usize = 256;
 /// The first page of an answer of which only so much is wanted, and the largest one.
 const FIRST_PAGE: usize = 16;
 const LAST_PAGE: usize = 4096;
+/// So many statements are sent without waiting for an answer.
+const UNANSWERED: usize = 256;
 /// After no host took writes, nobody waits for them again for so long.
 const REST: Duration = Duration::from_millis(500);
 /// How long a connection has to say goodbye.
@@ -77,6 +80,8 @@ pub(crate) struct Session {
     link: RefCell<Option<Link>>,
     phase: Cell<Phase>,
     changed: Cell<u64>,
+    /// What was sent in the transaction that is open.
+    sent: RefCell<Unanswered>,
     /// Whether the last transaction ended by itself for a reason outside of it.
     ended_again: Cell<bool>,
     /// The answer that is being looked at.
@@ -112,6 +117,7 @@ impl Session {
             link: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             changed: Cell::default(),
+            sent: RefCell::default(),
             ended_again: Cell::default(),
             open: RefCell::default(),
             away: RefCell::default(),
@@ -142,6 +148,35 @@ impl Session {
         })?;
         self.changed.set(self.changed.get() + changed);
         Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    /// Sends one statement of a transaction without waiting for what it comes to. An error of it is told by the next
+    /// one that is waited for, or by [`Session::await_sent`].
+    pub(super) fn send(&self, sql: &str, values: &[&dyn ToSql]) -> Result<()> {
+        if self.phase.get() != Phase::Open {
+            return self.execute(sql, values).map(drop);
+        }
+        let values = given(values)?;
+        let client = self.client()?;
+        self.settle_open()?;
+        let statement = self.prepared(&client, sql, Extent::All)?;
+        Self::fits(sql, &statement, &values)?;
+        let sent = async move { client.execute_raw(&statement, &values).await };
+        let sent = self.sent.borrow_mut().send(Box::pin(sent));
+        sent.map_err(|error| self.failed(Trouble::Database(error)))?;
+        // It may have: nobody knows yet.
+        self.changed.set(self.changed.get() + 1);
+        let many = self.sent.borrow().len() >= UNANSWERED;
+        if many { self.await_sent() } else { Ok(()) }
+    }
+
+    /// Waits until all that was sent is answered.
+    pub(super) fn await_sent(&self) -> Result<()> {
+        if self.sent.borrow().len() == 0 {
+            return Ok(());
+        }
+        self.wait(async { Ok(()) })
+            .map_err(|trouble| self.failed(trouble))
     }
 
     /// The first row, if there is one.
@@ -314,6 +349,10 @@ impl Session {
         if fresh && self.phase.get() == Phase::Gone {
             self.phase.set(Phase::Idle);
         }
+        if takes_back {
+            // Whatever became of it is taken back.
+            self.sent.take();
+        }
         if !takes_back || self.phase.get() == Phase::Gone {
             self.usable()?;
         }
@@ -383,6 +422,7 @@ impl Session {
             Phase::Idle | Phase::Gone => return Err(gone()),
         }
         self.settle_open()?;
+        self.await_sent()?;
         let client = self.client()?;
         // A commit that a standby has to confirm must not be given up by the server: it would count as done.
         let sql = "SET LOCAL statement_timeout = 0; COMMIT";
@@ -610,6 +650,7 @@ impl Session {
         if self.phase.get() != Phase::Idle {
             self.phase.set(Phase::Gone);
         }
+        self.sent.take();
         if let Some(link) = self.link.take() {
             link.driver.abort();
         }
@@ -624,9 +665,14 @@ impl Session {
         self.block(async { tokio::time::sleep(GOODBYE).await });
     }
 
-    /// Waits for what the server answers, within the deadline.
+    /// Waits for what the server answers, to what was sent before as well, within the deadline.
     fn wait<T: Send>(&self, answer: impl Future<Output = Db<T>> + Send) -> Tried<T> {
         let deadline = self.remote.deadline();
+        let sent = self.sent.take();
+        let answer = async {
+            let (earlier, answer) = join(sent.answered(), answer).await;
+            earlier.and(answer)
+        };
         let within = self.block(async { timeout(deadline, answer).await });
         match within {
             Ok(Ok(answer)) => Ok(answer),

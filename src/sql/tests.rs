@@ -164,6 +164,78 @@ fn after_an_error_a_transaction_takes_nothing_but_what_takes_it_back() {
     assert_eq!(number(&conn, "SELECT count(*) FROM t"), 2);
 }
 
+#[test]
+fn what_is_sent_arrives_in_order_and_its_error_is_told_to_whoever_waits_next() {
+    let database = Postgres::shared().database();
+    let conn = connection(&database);
+    conn.batch("CREATE TABLE t (num BIGINT PRIMARY KEY, was BIGINT)")
+        .unwrap();
+    let add = |num: i64| {
+        let sql = "INSERT INTO t SELECT ?1, (SELECT max(num) FROM t)";
+        conn.send(sql, [num])
+    };
+    let count = "SELECT count(*) FROM t WHERE num = 1 OR was = num - 1";
+    conn.begin().unwrap();
+    (1..=1000).for_each(|num| add(num).unwrap());
+    assert_eq!(number(&conn, count), 1000);
+    add(1001).unwrap();
+    conn.commit().unwrap();
+    assert_eq!(number(&conn, count), 1001);
+    let waits: [fn(&Connection) -> Result<()>; 5] = [
+        |conn| conn.first("SELECT 7", [], |_| Ok(())).map(drop),
+        |conn| conn.execute("DELETE FROM t", []).map(drop),
+        |conn| conn.batch("SAVEPOINT part"),
+        Connection::await_sent,
+        Connection::commit,
+    ];
+    for wait in waits {
+        conn.begin().unwrap();
+        add(2000).unwrap();
+        add(1).unwrap();
+        add(2001).unwrap();
+        let refused = wait(&conn).unwrap_err();
+        assert!(
+            matches!(&refused, SqlError::Refused { code, .. } if code == "23505"),
+            "{refused}"
+        );
+        assert!(conn.is_aborted());
+        assert!(matches!(add(2002), Err(SqlError::Aborted)));
+        conn.batch("ROLLBACK").unwrap();
+        assert_eq!(number(&conn, "SELECT count(*) FROM t"), 1001);
+    }
+    // What is taken back is not asked about, and what does not fit is not sent.
+    conn.begin().unwrap();
+    conn.batch("SAVEPOINT part").unwrap();
+    add(1).unwrap();
+    conn.batch("ROLLBACK TO part; RELEASE part").unwrap();
+    assert!(conn.send("INSERT INTO t VALUES (?1)", ["x"]).is_err());
+    add(1002).unwrap();
+    conn.commit().unwrap();
+    assert_eq!(number(&conn, count), 1002);
+    // Without a transaction it is waited for.
+    assert!(add(1).is_err());
+    assert_eq!(number(&conn, count), 1002);
+}
+
+#[test]
+fn what_was_sent_is_lost_with_its_connection() {
+    let database = Postgres::shared().database();
+    let conn = connection(&database);
+    conn.batch("CREATE TABLE t (num BIGINT PRIMARY KEY)")
+        .unwrap();
+    let before = backend(&conn);
+    conn.begin().unwrap();
+    conn.send("INSERT INTO t VALUES (?1)", [1]).unwrap();
+    terminate(&database, before);
+    let lost = conn.await_sent().unwrap_err();
+    assert!(matches!(lost, SqlError::Lost(_)), "{lost}");
+    assert!(!conn.is_in_transaction());
+    conn.begin().unwrap();
+    conn.send("INSERT INTO t VALUES (?1)", [1]).unwrap();
+    conn.commit().unwrap();
+    assert_eq!(number(&conn, "SELECT count(*) FROM t"), 1);
+}
+
 #[tokio::test]
 async fn inside_a_runtime_it_works_and_ends_as_well() {
     let database = Postgres::shared().database();

@@ -112,7 +112,7 @@ pub(super) fn add_entry(conn: &Connection, entry: &AuditEntry) -> sql::Result<()
         entry.request_id,
         entry.result
     ];
-    conn.execute(sql, params).map(drop)
+    conn.send(sql, params)
 }
 
 fn read_entry(row: &Row<'_>) -> sql::Result<AuditEntry> {

@@ -630,7 +630,11 @@ impl Txn<'_> {
     fn take_up_item(&mut self, campaign: CampaignId, num: Num, now: Timestamp) -> Outcome<()> {
         let sql = "SELECT CASE WHEN starts_at > ?2 THEN starts_at ELSE ?2 END FROM campaign WHERE num = ?1";
         let from = self.first(sql, [campaign, micros(now)], |row| row.get::<_, i64>(0))?;
-        self.add_row((campaign, true), num, from.unwrap_or_else(|| micros(now)))?;
+        self.add_rows(
+            (campaign, true),
+            &[num],
+            from.unwrap_or_else(|| micros(now)),
+        )?;
         let others = ItemState::ALL.iter().copied();
         let others: Vec<ItemState> = others.filter(|one| !BEGUN.contains(one)).collect();
         let set = ", attempts = 0, error = NULL";

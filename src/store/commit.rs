@@ -8,7 +8,7 @@ use super::{
     aside::RowKind,
     counters::Counted,
     creations::Orphaned,
-    db::{self, Changed, Db, PackedAttempts, Txn, micros, next_number, signed, spelled},
+    db::{self, Changed, Db, PackedAttempts, Txn, listed, micros, next_number, signed, spelled},
     error::{Answer, Outcome},
     identities::token_place,
     notices::CameTo,
@@ -45,6 +45,8 @@ pub(super) struct CurrentRow {
     /// When its token is to be renewed, and from when on that is late.
     pub(super) renews_at: Option<i64>,
     pub(super) late_at: Option<i64>,
+    /// Its sinks for which nothing is pending, where they were asked for with it.
+    pub(super) idle: Option<Vec<Num>>,
 }
 
 /// A token that was obtained; see [`Change::Issued`].
@@ -63,6 +65,7 @@ impl Store {
     pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
         let withdraws = changes.iter().any(Change::is_gone);
         self.queue("commit results", withdraws, move |txn| {
+            txn.read_ahead(changes.iter())?;
             changes
                 .iter()
                 .map(|change| txn.apply(change, now))
@@ -149,6 +152,10 @@ impl Txn<'_> {
     }
 
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
+        if !matches!(change, Change::Issued { .. }) {
+            // It may be about an item that waits no more.
+            self.move_reissued()?;
+        }
         match change {
             Change::Issued {
                 num,
@@ -193,8 +200,41 @@ impl Txn<'_> {
         }
     }
 
+    /// Where each question is a way there and back, those about rows that got tokens are asked at once.
+    pub(super) fn read_ahead<'c>(
+        &mut self,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Outcome<()> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let nums = changes.filter_map(|change| match change {
+            Change::Issued { num, .. } => Some(*num),
+            _ => None,
+        });
+        let nums: Vec<Num> = nums.collect();
+        if nums.is_empty() {
+            return Ok(());
+        }
+        let list = [db::list(&nums)];
+        let rows = self.all(RowKind::Identity, STANDING_OF_ALL, &list, read_standing)?;
+        self.ahead = rows.into_iter().map(|row| (row.num, row)).collect();
+        if self.ahead.values().all(|row| row.by_socket) {
+            return Ok(());
+        }
+        for (num, sink) in self.idle_sinks(&list)? {
+            if let Some(row) = self.ahead.get_mut(&num) {
+                row.idle.get_or_insert_default().push(sink);
+            }
+        }
+        Ok(())
+    }
+
     fn issued(&mut self, num: Num, issue: &Issue<'_>, now: Timestamp) -> Outcome<Applied> {
-        let row = self.standing(num)?;
+        let row = match self.ahead.remove(&num) {
+            Some(row) => Some(row),
+            None => self.standing(num)?,
+        };
         if issue.id.is_some() {
             self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
         }
@@ -261,7 +301,11 @@ impl Txn<'_> {
                 row.attempts.and(issue.attempt).as_str(),
                 sealed,
             ],
-            Counting::Known(row.counted(), is.living(life)),
+            Counting::Known {
+                num: row.num,
+                was: row.counted(),
+                is: is.living(life),
+            },
         )?;
         Ok(())
     }
@@ -277,7 +321,7 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         let request_id = issue.attempt.request_id.as_deref();
         if kind == Kind::Renewed {
-            self.run(
+            self.send(
                 concat!(
                     "INSERT INTO renewal (seq, at, identity, version, why, request_id) VALUES (",
                     next_number!("renewal", "seq"),
@@ -577,7 +621,11 @@ impl Txn<'_> {
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str(), micros(now)],
-            Counting::Known(row.counted(), is),
+            Counting::Known {
+                num: row.num,
+                was: row.counted(),
+                is,
+            },
         )?;
         self.want(row, version, micros(now))?;
         if !row.by_socket {
@@ -619,9 +667,19 @@ impl Txn<'_> {
     }
 }
 
-const STANDING: &str = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
-    revoked_at, asked_at, attempts, by_socket = 1 AS by_socket, renews_at, late_at, \
-    (failures <> 0 OR late_notified <> 0 OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
+macro_rules! standing {
+    ($which:expr) => {
+        concat!(
+            "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
+             revoked_at, asked_at, attempts, by_socket = 1 AS by_socket, renews_at, late_at, \
+             (failures <> 0 OR late_notified <> 0 OR failing_since IS NOT NULL) AS marked FROM identity WHERE num ",
+            $which
+        )
+    };
+}
+
+const STANDING: &str = standing!("= ?1");
+const STANDING_OF_ALL: &str = standing!(concat!("IN (SELECT value FROM ", listed!("?1"), " one)"));
 
 impl Db {
     /// What a decision about a row depends on.
@@ -670,9 +728,10 @@ impl Txn<'_> {
     /// Tells every sink of a row, and all who watch, that it has a new version.
     pub(super) fn want(&mut self, row: &CurrentRow, version: Version, now: i64) -> Outcome<()> {
         match row.by_socket {
-            true => self.note_version(row.num, &row.name, version),
-            false => self.want_of(row.num, &row.name, version, now)?,
+            true => {}
+            false => self.want_version(row.num, version, now, row.idle.as_deref())?,
         }
+        self.note_version(row.num, &row.name, version);
         Ok(())
     }
 
@@ -684,7 +743,7 @@ impl Txn<'_> {
         version: Version,
         now: i64,
     ) -> Outcome<()> {
-        self.want_version(num, version, now)?;
+        self.want_version(num, version, now, None)?;
         self.note_version(num, name, version);
         Ok(())
     }
@@ -720,5 +779,6 @@ fn read_standing(row: &Row<'_>) -> sql::Result<CurrentRow> {
         by_socket: row.get(13)?,
         renews_at: row.get(14)?,
         late_at: row.get(15)?,
+        idle: None,
     })
 }

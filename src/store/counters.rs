@@ -199,36 +199,37 @@ impl Txn<'_> {
         let moved = |by: &i64| *by != 0;
         for ((resource, state), by) in deltas.identities.iter().filter(|(_, by)| moved(by)) {
             let sql = upsert!("identity_count", "resource, state", "?1, ?2, ?3");
-            self.run(sql, params![resource, state, by])?;
+            self.send(sql, params![resource, state, by])?;
         }
         for ((resource, renews, late), by) in deltas.lives.iter().filter(|(_, by)| moved(by)) {
             let sql = upsert!("life_count", "resource, renews, late", "?1, ?2, ?3, ?4");
-            self.run(sql, params![resource, renews, late, by])?;
+            self.send(sql, params![resource, renews, late, by])?;
         }
         for (sink, by) in deltas.pending.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("pending_count", "sink", "?1, ?2"), [sink, by])?;
+            self.send(upsert!("pending_count", "sink", "?1, ?2"), [sink, by])?;
         }
         for (sink, by) in deltas.consumers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("consumer_count", "sink", "?1, ?2"), [sink, by])?;
+            self.send(upsert!("consumer_count", "sink", "?1, ?2"), [sink, by])?;
         }
         for ((campaign, state), by) in deltas.items.iter().filter(|(_, by)| moved(by)) {
             let sql = upsert!("item_count", "campaign, state", "?1, ?2, ?3");
-            self.run(sql, params![campaign, state, by])?;
+            self.send(sql, params![campaign, state, by])?;
         }
         for (name, by) in deltas.readers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("reader", "name", "?1, ?2"), params![name, by])?;
+            self.send(upsert!("reader", "name", "?1, ?2"), params![name, by])?;
             if *by < 0 {
-                self.run("DELETE FROM reader WHERE name = ?1 AND n < 1", [name])?;
+                self.send("DELETE FROM reader WHERE name = ?1 AND n < 1", [name])?;
             }
         }
         if deltas.orphans != 0 {
-            self.run("UPDATE orphan_count SET n = n + ?1", [deltas.orphans])?;
+            self.send("UPDATE orphan_count SET n = n + ?1", [deltas.orphans])?;
         }
         Ok(())
     }
 
     /// What was counted since the last savepoint is taken back with it.
     pub(super) fn forget_counts(&mut self) {
+        self.reissued = BTreeMap::new();
         self.deltas = Deltas::default();
     }
 

@@ -16,6 +16,7 @@ use serde::{
 
 use super::{
     aside::{Aside, RowKind},
+    commit::CurrentRow,
     error::{Fault, INSTEAD_OF_BACKUPS, Outcome},
     seal::Seal,
     withdrawals::Fact,
@@ -93,6 +94,13 @@ impl Db {
     pub(super) fn run(&self, sql: &str, params: impl Params) -> sql::Result<usize> {
         self.count_statement();
         self.conn.execute(sql, params)
+    }
+
+    /// Runs one statement of a transaction where it does not matter how many rows it changes; an error of it may be told
+    /// by a later one ([`Connection::send`]).
+    pub(super) fn send(&self, sql: &str, params: impl Params) -> sql::Result<()> {
+        self.count_statement();
+        self.conn.send(sql, params)
     }
 
     /// The first row, if there is one.
@@ -340,8 +348,12 @@ pub(super) struct Txn<'a> {
     pub(super) effects: Effects,
     /// Entries that may be refused alone are written under savepoints.
     pub(super) careful: bool,
+    /// Rows that were read ahead of the decisions about them.
+    pub(super) ahead: BTreeMap<Num, CurrentRow>,
     /// By how much counters are to change.
     pub(super) deltas: Deltas,
+    /// Rows whose token was committed while items waited for one, by whether the socket alone hands it out, and when.
+    pub(super) reissued: BTreeMap<(bool, Timestamp), Vec<Num>>,
     /// Campaigns of which an item was settled, and when: they may have ended.
     pub(super) settled: BTreeMap<CampaignId, Timestamp>,
     /// Whether any item of a campaign waits for a token; looked up when it is first asked.
@@ -371,7 +383,9 @@ impl<'a> Txn<'a> {
             db,
             effects: Effects::default(),
             careful: false,
+            ahead: BTreeMap::new(),
             deltas: Deltas::default(),
+            reissued: BTreeMap::new(),
             settled: BTreeMap::new(),
             awaited: None,
             delivering: None,
@@ -396,6 +410,7 @@ impl<'a> Txn<'a> {
 
     /// Ends the operation: notes what was counted, and numbers its changes in the store-wide sequence.
     pub(super) fn finish(&mut self) -> Outcome<Effects> {
+        self.move_reissued()?;
         self.end_settled()?;
         self.flush_counts()?;
         if self.is_shared() {
@@ -735,5 +750,5 @@ pub(super) fn meta<T: FromSql>(conn: &Connection, key: &str) -> sql::Result<Opti
 pub(super) fn set_meta(conn: &Connection, key: &str, value: impl ToSql) -> sql::Result<()> {
     let sql =
         "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
-    conn.execute(sql, (key, value)).map(drop)
+    conn.send(sql, (key, value))
 }

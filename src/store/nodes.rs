@@ -632,7 +632,7 @@ impl Txn<'_> {
             .iter()
             .map(|value| value as &dyn sql::ToSql)
             .collect();
-        self.run(&sql, &*lent)?;
+        self.send(&sql, &*lent)?;
         Ok(after + rows.len() as u64)
     }
 

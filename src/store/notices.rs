@@ -190,6 +190,8 @@ impl Store {
         );
         self.queue("commit results", withdraws, move |txn| {
             txn.each("note a result", &postings, |txn, postings| {
+                let decided = postings.iter().filter_map(Posting::decided);
+                txn.read_ahead(decided.map(|decided| &decided.change))?;
                 postings
                     .iter()
                     .map(|posting| txn.post_one(posting, now))
@@ -203,7 +205,7 @@ impl Store {
 impl Txn<'_> {
     pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
         for notice in notices {
-            self.run(
+            self.send(
                 concat!(
                     draws!("notice"),
                     " (seq, at, kind, resource, name, message, key) VALUES (",
@@ -399,6 +401,15 @@ pub enum Posting {
     Notice(Notice),
     /// An entry of the audit trail.
     Audit(AuditEntry),
+}
+
+impl Posting {
+    fn decided(&self) -> Option<&Decided> {
+        match self {
+            Self::Decided(decided) => Some(decided),
+            Self::Notice(_) | Self::Audit(_) => None,
+        }
+    }
 }
 
 impl Txn<'_> {

@@ -1,10 +1,12 @@
 //! Steps that a bulk operation or a person takes on single rows: hold, release, revoke, delete, renew.
 
+use std::collections::BTreeMap;
+
 use super::{
     Store,
     aside::RowKind,
     commit::CurrentRow,
-    db::{self, Txn, micros, spelled},
+    db::{self, Txn, list, listed, micros, spelled},
     error::{Answer, Outcome},
     tables::Counting,
     tables::update_identities,
@@ -68,6 +70,14 @@ pub(super) struct Stand {
     pub(super) by_socket: bool,
 }
 
+/// A row that was made due now.
+#[derive(Debug)]
+pub(super) struct DueNow {
+    pub(super) name: Name,
+    pub(super) version: Version,
+    pub(super) stand: Stand,
+}
+
 impl CurrentRow {
     pub(super) fn stand(&self) -> Stand {
         Stand {
@@ -101,10 +111,10 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Option<(Version, Stand)>> {
         if let Step::Due(why) = &on.step
-            && let Some((name, version, stand)) = self.renew(on.num, why, now)?
+            && let Some(row) = self.renew(&[on.num], why, now)?.remove(&on.num)
         {
-            self.tell_step(on, (&name, version), cause, now)?;
-            return Ok(Some((version, stand)));
+            self.tell_step(on, (&row.name, row.version), cause, now)?;
+            return Ok(Some((row.version, row.stand)));
         }
         let Some(row) = self.standing(on.num)? else {
             return Ok(None);
@@ -123,29 +133,37 @@ impl Txn<'_> {
         Ok(Some((version, stand)))
     }
 
-    /// Makes a row that waits for its time due now, by one statement; nothing where it is any other.
-    fn renew(
+    /// Makes rows that wait for their time due now, by one statement; those that are any other are left as they are.
+    pub(super) fn renew(
         &mut self,
-        num: Num,
+        nums: &[Num],
         why: &DueReason,
         now: Timestamp,
-    ) -> Outcome<Option<(Name, Version, Stand)>> {
-        let sql = update_identities(
-            "SET due_at = ?2, due_why = ?3 WHERE num = ?1 AND state IN ('new', 'active') AND due_at IS NOT NULL \
-             RETURNING num, name, version, by_socket = 1",
-        );
-        let params = params![num, micros(now), spelled(why)];
-        let found = self.one(RowKind::Identity, &sql, params, |row| {
+    ) -> Outcome<BTreeMap<Num, DueNow>> {
+        let sql = update_identities(concat!(
+            "SET due_at = ?2, due_why = ?3 WHERE num IN (SELECT value FROM ",
+            listed!("?1"),
+            " one) AND state IN ('new', 'active') AND due_at IS NOT NULL RETURNING num, name, version, by_socket = 1"
+        ));
+        let params = params![list(nums), micros(now), spelled(why)];
+        let rows = self.all(RowKind::Identity, &sql, params, |row| {
             let stand = Stand {
                 awaits_token: true,
                 is_gone: false,
                 by_socket: row.get(3)?,
             };
-            let version = Version(db::unsigned(row, "version")?);
-            Ok((db::parsed(row, "name")?, version, stand))
+            let (name, version) = (db::parsed(row, 1)?, Version(db::unsigned(row, 2)?));
+            Ok((
+                row.get(0)?,
+                DueNow {
+                    name,
+                    version,
+                    stand,
+                },
+            ))
         })?;
-        self.effects.due |= found.is_some();
-        Ok(found)
+        self.effects.due |= !rows.is_empty();
+        Ok(rows.into_iter().collect())
     }
 
     fn take(
@@ -188,7 +206,7 @@ impl Txn<'_> {
         Ok(version)
     }
 
-    fn tell_step(
+    pub(super) fn tell_step(
         &mut self,
         on: &StepOn,
         (name, version): (&Name, Version),

@@ -6,20 +6,24 @@ use super::{
     aside::RowKind,
     campaigns::ItemState,
     counters::{Counted, add, text},
-    db::{Db, Txn, drawn, draws, signed},
+    db::{Db, Txn, drawn, draws, list, listed, micros, signed},
     error::Outcome,
 };
 use crate::{
-    model::{CampaignId, Num, Placed, Version},
-    sql::{Params, params},
+    model::{CampaignId, Num, Placed, Timestamp, Version},
+    sql::{Params, Row, params},
 };
 
 /// What a write of identities does to what is counted of them.
 #[derive(Debug)]
 pub(super) enum Counting {
     Nothing,
-    /// One row changes from the first to the second.
-    Known(Counted, Counted),
+    /// One row, which was read in this transaction, changes from the first to the second.
+    Known {
+        num: Num,
+        was: Counted,
+        is: Counted,
+    },
     /// One row, which is looked at before and afterwards.
     OfRow(Num),
     /// Many get their first due time or lose it, or change between the socket and a sink: these are counted anew.
@@ -61,9 +65,16 @@ impl Txn<'_> {
             Counting::OfRow(num) => self.counted_row(num)?,
             _ => None,
         };
-        let changed = self.run(&update_identities(what), params)?;
+        let sql = update_identities(what);
+        if let Counting::Known { num, was, is } = counting {
+            self.ahead.remove(&num);
+            self.send(&sql, params)?;
+            self.count(Some(was), Some(is));
+            return Ok(1);
+        }
+        self.ahead.clear();
+        let changed = self.run(&sql, params)?;
         match counting {
-            Counting::Known(was, is) if changed > 0 => self.count(Some(was), Some(is)),
             Counting::OfRow(num) if changed > 0 => {
                 let is = self.counted_row(num)?;
                 self.count(was, is);
@@ -267,12 +278,25 @@ impl Txn<'_> {
         Ok(changed)
     }
 
-    /// Wants a new version of an identity delivered to each of its sinks.
-    pub(super) fn want_version(&mut self, num: Num, version: Version, now: i64) -> Outcome<()> {
-        let sql = "SELECT sink FROM delivery WHERE identity = ?1 AND NOT wanted > delivered";
-        let idle: Vec<Num> = self.every(sql, [num], |row| row.get(0))?;
-        self.write_deliveries(
-            "SET since = CASE WHEN wanted > delivered THEN since ELSE ?3 END, wanted = ?2, attempts = 0, next_at = ?3, \
+    /// Wants a new version of an identity delivered to each of its sinks; `idle` are those for which nothing is pending,
+    /// where that was read in this transaction.
+    pub(super) fn want_version(
+        &mut self,
+        num: Num,
+        version: Version,
+        now: i64,
+        idle: Option<&[Num]>,
+    ) -> Outcome<()> {
+        let idle = match idle {
+            Some(idle) => idle.to_vec(),
+            None => {
+                let sql =
+                    "SELECT sink FROM delivery WHERE identity = ?1 AND NOT wanted > delivered";
+                self.every(sql, [num], |row| row.get(0))?
+            }
+        };
+        self.send(
+            "UPDATE delivery SET since = CASE WHEN wanted > delivered THEN since ELSE ?3 END, wanted = ?2, attempts = 0, next_at = ?3, \
              last_error = NULL WHERE identity = ?1",
             (num, signed(version.0), now),
         )?;
@@ -280,6 +304,17 @@ impl Txn<'_> {
             add(&mut self.deltas.pending, sink, 1);
         }
         Ok(())
+    }
+
+    /// The sinks for which nothing is pending, of each identity of a list.
+    pub(super) fn idle_sinks(&self, identities: &[String; 1]) -> Outcome<Vec<(Num, Num)>> {
+        let sql = concat!(
+            "SELECT identity, sink FROM delivery WHERE identity IN (SELECT value FROM ",
+            listed!("?1"),
+            " one) AND NOT wanted > delivered"
+        );
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok(self.every(sql, identities, read)?)
     }
 
     /// Notes that a consumer has a version; whether it is the one that it should have, and it had not.
@@ -433,12 +468,21 @@ impl Txn<'_> {
         Ok(self.run(&format!("UPDATE campaign_item SET {what}"), params)?)
     }
 
-    /// Lists a row as an item of a campaign, unless it is one.
-    pub(super) fn add_item(&mut self, campaign: CampaignId, num: Num, from: i64) -> Outcome<()> {
+    /// Lists rows as items of a campaign, unless they are.
+    pub(super) fn add_items(
+        &mut self,
+        campaign: CampaignId,
+        nums: &[Num],
+        from: i64,
+    ) -> Outcome<()> {
         let added = self.run(
-            "INSERT INTO campaign_item (campaign, num, resource, name, id, next_at) \
-             SELECT ?1, num, resource, name, id, ?3 FROM identity WHERE num = ?2 ON CONFLICT DO NOTHING",
-            [campaign, num, from],
+            concat!(
+                "INSERT INTO campaign_item (campaign, num, resource, name, id, next_at) \
+                 SELECT ?1, num, resource, name, id, ?3 FROM identity WHERE num IN (SELECT value FROM ",
+                listed!("?2"),
+                " one) ON CONFLICT DO NOTHING"
+            ),
+            params![campaign, list(nums), from],
         )?;
         self.items_moved(campaign, None, ItemState::Pending, added);
         Ok(())
@@ -477,6 +521,30 @@ impl Txn<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Moves items of a campaign, by the numbers of their rows, from any of these states to another; `set` is written
+    /// with it, where `?3` is now.
+    pub(super) fn move_listed_items(
+        &mut self,
+        campaign: CampaignId,
+        (from, to): (&[ItemState], ItemState),
+        (set, nums): (&str, &[Num]),
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let which = concat!(
+            "campaign = ?1 AND num IN (SELECT value FROM ",
+            listed!("?2"),
+            " one)"
+        );
+        let (list, mut left) = (list(nums), nums.len());
+        for from in from.iter().filter(|from| **from != to) {
+            if left > 0 {
+                let params = params![campaign, list, micros(now)];
+                left -= self.move_items(campaign, (*from, to), (set, which), params)?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves those items of a campaign that are in a state to another one.

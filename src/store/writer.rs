@@ -330,7 +330,14 @@ impl Writer {
                 answer => ran.note(answer),
             }
         }
-        Ok(Some(ran))
+        // What was sent is answered before anything is said of it.
+        match self.db.conn.await_sent() {
+            Err(error) if !self.db.conn.is_in_transaction() => {
+                Err(StoreError::new("write to the store", Fault::Sql(error)))
+            }
+            Err(_) => Ok(None),
+            Ok(()) => Ok(Some(ran)),
+        }
     }
 
     fn attempt(
@@ -348,6 +355,10 @@ impl Writer {
             let value = (operation.work)(txn).map_err(failed)?;
             let numbered = txn.finish();
             let effects = numbered.map_err(|fault| StoreError::new("number a change", fault))?;
+            if txn.careful {
+                let sent = self.db.conn.await_sent();
+                sent.map_err(|error| failed(Fault::Sql(error)))?;
+            }
             Ok((value, effects))
         }))
         .unwrap_or_else(|_| Err(lost(operation.doing)))
@@ -650,7 +661,9 @@ impl Txn<'_> {
         let written = catch_unwind(AssertUnwindSafe(|| (halves.write)(self, range)))
             .unwrap_or_else(|_| Err(Fault::Refused("renewd itself failed at it".to_owned())));
         let written = written.and_then(|written| {
+            self.move_reissued()?;
             self.flush_counts()?;
+            self.conn.await_sent()?;
             Ok(written)
         });
         let effects = std::mem::replace(&mut self.effects, before);

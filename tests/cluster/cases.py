@@ -8,7 +8,7 @@ import time
 from checker import Checker
 from nodes import Nodes, rolling_upgrade
 from report import Report
-from stage import DATABASE, PASSWORD, RENEWD, Process, Stage, quiet, run, since, until
+from stage import DATABASE, PASSWORD, RENEWD, Pooler, Process, Stage, quiet, run, since, until
 
 NAMES = [f"person-{number}" for number in range(12)]
 
@@ -234,14 +234,51 @@ def serves_although_refused(pair, node):
     pair.database.sql("ALTER ROLE renewd NOLOGIN")
     node.database.mend()
     why = "refuses the login"
-    needs = lambda: [need["because"] for need in node.status()["needs"] if need["kind"] == "database_away"]
-    said = until("the node to say why", lambda: [because for because in needs() if why in because])
+    said = until("the node to say why", lambda: away(node, why))
     node.stop()
     node.start()
     assert "backups are those of its database" in node.renewd("status").stdout
-    assert node.token(NAMES[0])[0] == 200 and any(why in because for because in needs()), node.status()
+    assert node.token(NAMES[0])[0] == 200 and away(node, why), node.status()
     pair.database.sql("ALTER ROLE renewd LOGIN")
     return said[0]
+
+
+def a_pooler_of_transactions(pair):
+    """Somebody puts one before the database of a node: it serves from its mirror, over a restart too, says why, and joins
+    by itself once the pooler is gone."""
+    _, other = pair.split()
+    with pair.look() as checker:
+        pooler, direct = pair.stage.keep(Pooler(pair.stage.folder, pair.database)), other.database.target
+        leads_to(other, ("127.0.0.1", pooler.port))
+        said = until("it to be told", lambda: away(other, "is a pooler"))
+        assert other.token(NAMES[0])[0] == 200
+        check = other.renewd("check", "--online")
+        assert check.returncode and "is a pooler" in check.stdout + check.stderr, check
+        checker.ignore(other, "socket")
+        other.stop()
+        other.start()
+        checker.count(other)
+        assert other.token(NAMES[0])[0] == 200
+        until("it to be told again", lambda: away(other, "is a pooler"))
+        leads_to(other, direct)
+        until("it to be as any other", lambda: "x-renewd-age" not in {name.lower() for name in other.token(NAMES[0])[1]})
+        pair.settle(checker)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    return f"{said[0]}; {checker.figures()}"
+
+
+def leads_to(node, target):
+    """From now on its database is elsewhere."""
+    node.database.cut()
+    node.database.target = target
+    node.database.mend()
+
+
+def away(node, why):
+    """Why it says that the database is away, where it is for this reason."""
+    needs = [need["because"] for need in node.status()["needs"] if need["kind"] == "database_away"]
+    return [because for because in needs if why in because]
 
 
 def a_leader_that_is_away_from_its_service(pair):
@@ -374,6 +411,7 @@ TOGETHER = [
     an_answer_to_a_commit_that_is_lost,
     a_database_that_restarts,
     a_node_that_starts_without_the_database,
+    a_pooler_of_transactions,
     a_leader_that_is_away_from_its_service,
     an_upgrade_node_by_node,
 ]

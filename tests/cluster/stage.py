@@ -257,6 +257,30 @@ class Server:
         self.stop()
 
 
+class Pooler:
+    """pgbouncer before a server, which gives each transaction whichever session is free."""
+
+    def __init__(self, folder, server):
+        self.port, config = free_port(), folder / "pgbouncer.ini"
+        users = folder / "pgbouncer.users"
+        users.write_text(f'"renewd" "{PASSWORD}"\n')
+        config.write_text(f"""
+[databases]
+renewd = host=127.0.0.1 port={server.port} dbname=renewd
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {self.port}
+unix_socket_dir =
+auth_type = plain
+auth_file = {users}
+pool_mode = transaction
+""")
+        self.process = Process(["pgbouncer", config], folder / "pgbouncer.log", **server.as_postgres)
+
+    def close(self):
+        self.process.end(SIGINT)
+
+
 def quiet():
     """The environment of a program, without what could come between it and the loopback."""
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}

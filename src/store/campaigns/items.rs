@@ -20,7 +20,7 @@ use super::{
     WaitingItem,
 };
 use crate::{
-    model::{IdentityId, Notice, Num, ResourceName, Timestamp},
+    model::{DueReason, IdentityId, Notice, Num, ResourceName, Step, Timestamp},
     sql::{self, Row, params},
 };
 
@@ -64,6 +64,33 @@ pub struct FailedAmongOthers {
     pub chances: u32,
     /// When it is tried again at the latest, while it waits for that.
     pub again_at: Option<Timestamp>,
+}
+
+impl ItemEnd {
+    fn cause(&self) -> Cause {
+        Cause {
+            actor: self.campaign.actor.clone(),
+            reason: self.campaign.reason.clone(),
+        }
+    }
+
+    /// Why its row is made due, where that is all there is to it.
+    fn renews(&self) -> Option<&DueReason> {
+        let step = self.step.as_ref().filter(|step| step.num == self.num)?;
+        let is_all = self.notice.is_none()
+            && self.again_at.is_none()
+            && matches!(
+                self.outcome,
+                ItemOutcome::Done {
+                    request_id: None,
+                    ..
+                }
+            );
+        match &step.step {
+            Step::Due(why) if is_all && step.request_id.is_none() => Some(why),
+            _ => None,
+        }
+    }
 }
 
 impl ItemNote {
@@ -314,14 +341,11 @@ impl Txn<'_> {
                 }
                 continue;
             };
-            for end in notes.iter().filter_map(ItemNote::end) {
+            for end in self.note_renewals(notes.iter().filter_map(ItemNote::end).collect(), now)? {
                 let stand = match &end.step {
                     Some(step) => {
-                        let cause = Cause {
-                            actor: end.campaign.actor.clone(),
-                            reason: end.campaign.reason.clone(),
-                        };
-                        self.step_one(step, &cause, now)?.map(|(_, stand)| stand)
+                        let taken = self.step_one(step, &end.cause(), now)?;
+                        taken.map(|(_, stand)| stand)
                     }
                     None => self.standing(end.num)?.map(|row| row.stand()),
                 };
@@ -337,6 +361,44 @@ impl Txn<'_> {
             self.settled.insert(id, now);
         }
         Ok(())
+    }
+
+    /// Of the ends of items of one campaign those that only make their rows due now, all by the same statements; answers
+    /// with the others.
+    fn note_renewals<'e>(
+        &mut self,
+        ends: Vec<&'e ItemEnd>,
+        now: Timestamp,
+    ) -> Outcome<Vec<&'e ItemEnd>> {
+        let Some((campaign, why)) = ends
+            .first()
+            .and_then(|end| Some((&end.campaign, end.renews()?)))
+        else {
+            return Ok(ends);
+        };
+        let alike = |end: &&&ItemEnd| end.renews() == Some(why);
+        let nums: Vec<Num> = ends.iter().filter(alike).map(|end| end.num).collect();
+        let renewed = self.renew(&nums, why, now)?;
+        let (mut items, mut others) = (BTreeMap::<ItemState, Vec<Num>>::new(), Vec::new());
+        for end in ends {
+            match (renewed.get(&end.num), &end.step) {
+                (Some(row), Some(step)) if end.renews() == Some(why) => {
+                    self.tell_step(step, (&row.name, row.version), &end.cause(), now)?;
+                    let state = after_step(campaign, Some(row.stand));
+                    items.entry(state).or_default().push(end.num);
+                }
+                _ => others.push(end),
+            }
+        }
+        let from = &[ItemState::Pending, ItemState::Called];
+        for (to, nums) in items {
+            let set = match to {
+                ItemState::Done => ", acked_at = ?3, error = NULL, delivered_at = ?3",
+                _ => ", acked_at = ?3, error = NULL",
+            };
+            self.move_listed_items(campaign.id, (from, to), (set, &nums), now)?;
+        }
+        Ok(others)
     }
 
     pub(in crate::store) fn settle_item(

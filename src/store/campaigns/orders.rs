@@ -478,11 +478,11 @@ impl Txn<'_> {
             from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
         for item in items {
             match item {
-                Wanted::Row(num) => self.add_row((id, withdraws), *num, from)?,
+                Wanted::Row(num) => self.add_rows((id, withdraws), &[*num], from)?,
                 Wanted::Id(resource, identity) => {
                     let owner = "SELECT num FROM identity WHERE id = ?1";
                     match self.first(owner, [identity.as_str()], |row| row.get::<_, Num>(0))? {
-                        Some(num) => self.add_row((id, withdraws), num, from)?,
+                        Some(num) => self.add_rows((id, withdraws), &[num], from)?,
                         None => self.add_id(id, resource.as_str(), identity.as_str(), from)?,
                     }
                 }
@@ -491,17 +491,17 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Lists a row; where the campaign withdraws something, `withdrawn.jsonl` is told.
-    pub(in crate::store) fn add_row(
+    /// Lists rows; where the campaign withdraws something, `withdrawn.jsonl` is told.
+    pub(in crate::store) fn add_rows(
         &mut self,
         (id, withdraws): (CampaignId, bool),
-        num: Num,
+        nums: &[Num],
         from: i64,
     ) -> Outcome<()> {
         if withdraws {
-            self.effects.touched.listed.insert(num);
+            self.effects.touched.listed.extend(nums);
         }
-        self.add_item(id, num, from)
+        self.add_items(id, nums, from)
     }
 
     /// Ids without a row count downwards from -1.
@@ -651,14 +651,11 @@ impl Txn<'_> {
             selected && campaign.action.applies(record).is_ok()
         };
         let wanted: Vec<&Record> = rows.iter().filter(is_wanted).collect();
+        let listing = (campaign.id, campaign.withdraws());
         let listed = self.each("list an item", &wanted, |txn, wanted| {
-            wanted
-                .iter()
-                .map(|record| {
-                    let listing = (campaign.id, campaign.withdraws());
-                    txn.add_row(listing, record.num, from)
-                })
-                .collect()
+            let nums: Vec<Num> = wanted.iter().map(|record| record.num).collect();
+            txn.add_rows(listing, &nums, from)?;
+            Ok(vec![(); wanted.len()])
         })?;
         for (record, listed) in wanted.iter().zip(listed) {
             if let Err(error) = listed {

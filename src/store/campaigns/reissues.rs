@@ -7,7 +7,7 @@ use super::{
         Store,
         aside::RowKind,
         commit::CurrentRow,
-        db::{self, Txn, micros},
+        db::{self, Txn, list, listed, micros},
         error::{Answer, Each, Outcome},
         identities::count,
         sinks::waited_for,
@@ -123,16 +123,26 @@ impl Txn<'_> {
         if !awaited {
             return Ok(());
         }
-        let (to, set) = match row.by_socket {
-            true => (ItemState::Done, ", reissued_at = ?2, delivered_at = ?2"),
-            false => (ItemState::Delivering, ", reissued_at = ?2"),
-        };
-        self.delivering = self.delivering.filter(|known| *known || row.by_socket);
-        let which = (set, "num = ?1");
-        let moved =
-            self.move_items_of_all((ItemState::Acknowledged, to), which, [row.num, micros(now)])?;
-        if row.by_socket {
-            self.settled.extend(moved.into_iter().map(|id| (id, now)));
+        let key = (row.by_socket, now);
+        self.reissued.entry(key).or_default().push(row.num);
+        Ok(())
+    }
+
+    /// Moves the items on whose tokens were committed, all of them by the same statement.
+    pub(in crate::store) fn move_reissued(&mut self) -> Outcome<()> {
+        for ((by_socket, now), nums) in std::mem::take(&mut self.reissued) {
+            let (to, set) = match by_socket {
+                true => (ItemState::Done, ", reissued_at = ?2, delivered_at = ?2"),
+                false => (ItemState::Delivering, ", reissued_at = ?2"),
+            };
+            self.delivering = self.delivering.filter(|known| *known || by_socket);
+            let which = concat!("num IN (SELECT value FROM ", listed!("?1"), " one)");
+            let params = params![list(&nums), micros(now)];
+            let moved =
+                self.move_items_of_all((ItemState::Acknowledged, to), (set, which), params)?;
+            if by_socket {
+                self.settled.extend(moved.into_iter().map(|id| (id, now)));
+            }
         }
         Ok(())
     }

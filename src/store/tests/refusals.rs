@@ -151,6 +151,71 @@ async fn deliveries_and_campaign_items_go_on_without_what_is_refused() {
 }
 
 #[tokio::test]
+async fn orders_to_renew_and_their_tokens_go_on_without_what_is_refused() {
+    let home = Home::new();
+    let fleet = home.fleet(9).await;
+    let rows = fleet.iter().map(|record| Wanted::Row(record.num));
+    let target = Target::Items(rows.collect());
+    let new = NewCampaign::new(CampaignAction::Renew, None, target, Cause::ours("drill"));
+    let id = home.create_campaign(new, at(3)).await.unwrap();
+    let campaign = Arc::new(home.campaign(id).await.unwrap().unwrap());
+    home.refuse("identity", "new.num = 4 AND new.due_why = 'requested'");
+    let notes = fleet.iter().map(|record| {
+        ItemNote::Ended(Box::new(ItemEnd {
+            campaign: campaign.clone(),
+            num: record.num,
+            step: Some(StepOn {
+                num: record.num,
+                step: Step::Due(DueReason::Requested),
+                request_id: None,
+            }),
+            outcome: ItemOutcome::Done {
+                at: at(4),
+                request_id: None,
+            },
+            notice: None,
+            again_at: None,
+        }))
+    });
+    let each = home
+        .note_items(&resource(), Arc::new(notes.collect()), at(4))
+        .await
+        .unwrap();
+    let refused: Vec<usize> = (0..each.len()).filter(|at| each[*at].is_err()).collect();
+    assert_eq!(refused, [3]);
+    let told = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.pending, told.acknowledged), (1, 8), "{told:?}");
+    // What is refused last of a result takes back all of it, and nothing of the others.
+    home.refuse("renewal", "new.identity = 6");
+    home.refuse(
+        "campaign_item",
+        "new.num = 7 AND new.state IN ('delivering', 'done')",
+    );
+    let postings = fleet.iter().map(|record| {
+        let change = issued(record.num, 10, None);
+        Posting::Decided(Decided {
+            change,
+            notices: Vec::new(),
+        })
+    });
+    let each = home
+        .post(Arc::new(postings.collect()), at(11))
+        .await
+        .unwrap();
+    let refused: Vec<usize> = (0..each.len()).filter(|at| each[*at].is_err()).collect();
+    assert_eq!(refused, [5, 6]);
+    let told = home.campaign(id).await.unwrap().unwrap();
+    let counted = (told.pending, told.acknowledged, told.delivering + told.done);
+    assert_eq!(counted, (1, 2, 6), "{told:?}");
+    for record in &fleet {
+        let row = home.record(&record.spec.name).await.unwrap().unwrap();
+        let renewed = row.token.unwrap().issued_at == at(10);
+        assert_eq!(renewed, ![6, 7].contains(&record.num), "{}", record.num);
+    }
+    assert_eq!(home.miscounts().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn pages_of_keys_go_on_without_what_is_refused() {
     let home = Home::new();
     home.fleet(40).await;
@@ -437,6 +502,7 @@ async fn whoever_is_refused_to_be_let_go_of_stays_listed() {
 
 on_postgres! {
     deliveries_and_campaign_items_go_on_without_what_is_refused
+    orders_to_renew_and_their_tokens_go_on_without_what_is_refused
     pages_of_keys_go_on_without_what_is_refused
     reads_jobs_and_sources_go_on_without_what_is_refused
     a_row_that_waits_for_nothing_or_whose_token_does_not_open_is_planned_anew

@@ -1,0 +1,42 @@
+//! Statements that were sent to the server and whose answers nobody has waited for yet, so that the way there and back
+//! is paid once for many. What went wrong with one of them is told to whoever waits next.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+type Answer = Result<u64, tokio_postgres::Error>;
+type Sent = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// In the order in which they were sent, which is that of their answers.
+#[derive(Default)]
+pub(super) struct Unanswered(Vec<Sent>);
+
+impl Unanswered {
+    /// Sends one: the connection passes it on once somebody waits for anything. An error: it could not be sent.
+    pub(super) fn send(&mut self, statement: Sent) -> Result<(), tokio_postgres::Error> {
+        let (mut statement, mut nobody) = (statement, Context::from_waker(Waker::noop()));
+        match statement.as_mut().poll(&mut nobody) {
+            Poll::Ready(answer) => answer.map(drop),
+            Poll::Pending => {
+                self.0.push(statement);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits for all answers. The first error of them: after that the server takes nothing more.
+    pub(super) async fn answered(self) -> Result<(), tokio_postgres::Error> {
+        let mut first = Ok(());
+        for sent in self.0 {
+            let answer = sent.await;
+            first = first.and(answer.map(drop));
+        }
+        first
+    }
+}
