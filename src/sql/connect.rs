@@ -63,8 +63,8 @@ pub(crate) struct Remote {
     application: String,
     /// How often a server fell silent, to any of the sessions that are beside each other.
     silences: Arc<AtomicU64>,
-    /// Whether a transaction of one of them was found on a session that is not its own.
-    pooled: Arc<AtomicBool>,
+    /// Whether each of them was seen to keep its session: no pooler gives a transaction another one.
+    direct: Arc<AtomicBool>,
 }
 
 impl Remote {
@@ -73,7 +73,7 @@ impl Remote {
             settings: Arc::new(settings.clone()),
             application: application.into(),
             silences: Arc::default(),
-            pooled: Arc::default(),
+            direct: Arc::default(),
         }
     }
 
@@ -93,15 +93,12 @@ impl Remote {
         self.silences.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// From now on nothing is asked of it: what one session prepared another one would carry out.
+    /// A transaction was on a session that is not its own: nothing is asked of those that are there any more, for what
+    /// one prepared another one would carry out.
     pub(super) fn found_pooled(&self) -> Away {
-        self.pooled.store(true, Ordering::SeqCst);
+        self.direct.store(false, Ordering::SeqCst);
         // Those beside it do not go on with what they have.
         self.fell_silent();
-        self.refused_pool()
-    }
-
-    fn refused_pool(&self) -> Away {
         let hosts = self.settings.hosts.iter();
         let refused = hosts.map(|host| (host.to_string(), Refusal::Pooled));
         Away(refused.collect())
@@ -205,7 +202,7 @@ impl fmt::Display for Refusal {
             ),
             Self::Pooled => f.write_str(
                 "is a pooler that gives each transaction another session; connect to PostgreSQL itself, or let it pool \
-                 sessions, and start renewd again",
+                 sessions",
             ),
             Self::Other(why) => write!(f, "says: {why}"),
         }
@@ -225,9 +222,6 @@ pub(super) struct Connected {
 /// Tries all hosts at once; runs inside a runtime, which drives the connection from then on. As long as one of them has
 /// not answered, the others are asked again: one may take writes by then.
 pub(super) async fn race(remote: &Remote) -> Result<Connected, Away> {
-    if remote.pooled.load(Ordering::SeqCst) {
-        return Err(remote.refused_pool());
-    }
     let settings = Arc::new(remote.settings.with_password_of_now());
     let remote = &Remote {
         settings,
@@ -285,7 +279,7 @@ async fn meet(remote: &Remote, host: &DatabaseHost) -> Result<Connected, Refusal
     let mut tries = JoinSet::new();
     for address in addresses(host).await? {
         let (remote, host, tls) = (remote.clone(), host.clone(), tls.clone());
-        tries.spawn(async move { open(&remote, &host, address, tls).await });
+        tries.spawn(async move { open_directly(&remote, (&host, address), tls).await });
     }
     let mut refused = Refusal::Unreachable("its name has no address".to_owned());
     while let Some(ended) = tries.join_next().await {
@@ -314,10 +308,43 @@ async fn addresses(host: &DatabaseHost) -> Result<Vec<Option<IpAddr>>, Refusal> 
     Ok(found.into_iter().map(Some).collect())
 }
 
+/// A session that is ours alone. As long as that was not seen, another one beside it tells: a pooler of transactions
+/// gives both the same, which the first one then does not find as it left it.
+async fn open_directly(
+    remote: &Remote,
+    place: (&DatabaseHost, Option<IpAddr>),
+    tls: Option<MakeRustlsConnect>,
+) -> Result<Connected, Refusal> {
+    let connected = open(remote, place, tls.clone()).await?;
+    if remote.direct.load(Ordering::SeqCst) {
+        return Ok(connected);
+    }
+    // Where there is no room for another one, each transaction still looks for itself.
+    let Ok(_beside) = open(remote, place, tls).await else {
+        return Ok(connected);
+    };
+    let answers = connected.client.simple_query(MARK).await;
+    match is_marked(&answers.map_err(|e| refusal(&e))?, &connected.mark) {
+        true => remote.direct.store(true, Ordering::SeqCst),
+        false => return Err(Refusal::Pooled),
+    }
+    Ok(connected)
+}
+
+/// Asks a session what it calls itself.
+pub(super) const MARK: &str = "SELECT current_setting('renewd.session', true)";
+
+/// Whether that is what it answers.
+pub(super) fn is_marked(answers: &[SimpleQueryMessage], mark: &str) -> bool {
+    answers.iter().any(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some(mark),
+        _ => false,
+    })
+}
+
 async fn open(
     remote: &Remote,
-    host: &DatabaseHost,
-    address: Option<IpAddr>,
+    (host, address): (&DatabaseHost, Option<IpAddr>),
     tls: Option<MakeRustlsConnect>,
 ) -> Result<Connected, Refusal> {
     let config = config(remote, host, address);

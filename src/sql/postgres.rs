@@ -22,13 +22,13 @@ use tokio::{
     time::timeout,
 };
 use tokio_postgres::{
-    Client, RowStream, SimpleQueryMessage, Statement,
+    Client, RowStream, Statement,
     error::{Severity, SqlState},
 };
 
 use super::{
     Result, SqlError,
-    connect::{Away, Connected, Remote, Server, race},
+    connect::{Away, Connected, MARK, Remote, Server, is_marked, race},
     text::{Control, Extent, controls, translated},
     unanswered::Unanswered,
     wire::{Parameter, Unfit},
@@ -388,14 +388,14 @@ impl Session {
     fn run_begin(&self, sql: &str) -> Result<()> {
         let client = self.client()?;
         self.settle_open()?;
-        let asked = format!("{sql}; SELECT current_setting('renewd.session', true)");
+        let asked = format!("{sql}; {MARK}");
         let answers = self.wait(async { client.simple_query(&asked).await });
         let answers = answers.map_err(|trouble| self.failed(trouble))?;
-        let said = answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
-        let is_ours = self.link.borrow().as_ref().map(|link| &*link.mark) == said;
+        let link = self.link.borrow();
+        let is_ours = link
+            .as_ref()
+            .is_some_and(|link| is_marked(&answers, &link.mark));
+        drop(link);
         if is_ours {
             return Ok(());
         }

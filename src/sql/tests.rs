@@ -394,38 +394,32 @@ fn a_host_that_falls_silent_to_one_session_is_left_by_those_beside_it() {
     assert_eq!(number(&writing, "SELECT 1"), 1);
 }
 
+/// As whoever is on the same session through a pooler does.
 #[test]
-fn a_pooler_that_gives_a_transaction_another_session_is_told_and_left() {
-    let database = Postgres::shared().database();
-    let remote = Remote::new(&settings(&database.url(), None), "renewd test");
-    let session = Session::open(remote).unwrap();
-    let other = Connection::from(session.beside("other".to_owned()).unwrap());
-    let conn = Connection::from(session);
-    conn.batch("CREATE TABLE t (num BIGINT)").unwrap();
-    conn.begin().unwrap();
-    conn.commit().unwrap();
-    // As whoever is on the same session through a pooler does.
-    conn.batch("SET renewd.session = 'of somebody else'")
-        .unwrap();
-    for begun in [conn.begin(), conn.same_state().map(drop), other.begin()] {
-        let Err(SqlError::Away(away)) = begun else {
-            panic!("{begun:?}")
-        };
-        assert!(away.is_configuration(), "{away}");
-        assert!(away.to_string().contains("is a pooler"), "{away}");
-    }
-    assert_eq!(database.sql("SELECT count(*) FROM t").trim(), "0");
-}
-
-#[test]
-fn a_session_that_knows_nothing_of_what_was_prepared_is_of_a_pooler() {
+fn a_transaction_on_the_session_of_somebody_else_is_not_begun() {
     let database = Postgres::shared().database();
     let conn = connection(&database);
-    assert_eq!(number(&conn, "SELECT 7"), 7);
+    for begin in [
+        |conn| Connection::begin(conn),
+        |conn: &Connection| conn.same_state().map(drop),
+    ] {
+        let before = backend(&conn);
+        conn.batch("SET renewd.session = 'of somebody else'")
+            .unwrap();
+        begin(&conn).unwrap();
+        assert_ne!(backend(&conn), before);
+        conn.batch("ROLLBACK").unwrap();
+    }
+    // What was prepared is gone: another process is there.
+    let before = backend(&conn);
+    conn.begin().unwrap();
     conn.batch("DEALLOCATE ALL").unwrap();
-    let refused = conn.first("SELECT 7", [], |row| row.get::<_, i64>(0));
-    let refused = refused.unwrap_err().to_string();
-    assert!(refused.contains("is a pooler"), "{refused}");
+    let refused = conn.first("SELECT pg_backend_pid()", [], |_| Ok(()));
+    let refused = refused.unwrap_err();
+    assert!(refused.to_string().contains("is a pooler"), "{refused}");
+    assert!(!conn.is_in_transaction());
+    conn.batch("ROLLBACK").unwrap();
+    assert_ne!(backend(&conn), before);
 }
 
 #[test]

@@ -12,8 +12,6 @@ use crate::{
 pub fn try_database(database: &DatabaseSettings) -> Result<String, String> {
     let session = Session::open(Remote::new(database, "renewd check"));
     let conn = Connection::from(session.map_err(|error| error.to_string())?);
-    // A pooler of transactions gives both the same server, which the first one then does not find as it left it.
-    let _beside = conn.beside("renewd check".to_owned());
     tried(&conn)
         .map_err(|error| lacking(&conn, database, &error).unwrap_or_else(|| error.to_string()))
 }

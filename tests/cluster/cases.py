@@ -1,5 +1,6 @@
 """Two nodes over one PostgreSQL, and what may happen to them. The first cases prove the tests' own tools."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -247,12 +248,11 @@ def a_pooler_of_transactions(pair):
     """Somebody puts one before the database of a node: it serves from its mirror, over a restart too, says why, and joins
     by itself once the pooler is gone."""
     _, other = pair.split()
-    with pair.look() as checker:
-        pooler, direct = pair.stage.keep(Pooler(pair.stage.folder, pair.database)), other.database.target
-        leads_to(other, ("127.0.0.1", pooler.port))
+    pooler = pair.stage.keep(Pooler(pair.stage.folder, pair.database))
+    with pair.look() as checker, instead_of_the_database(other, ("127.0.0.1", pooler.port)) as mend:
         said = until("it to be told", lambda: away(other, "is a pooler"))
         assert other.token(NAMES[0])[0] == 200
-        check = other.renewd("check", "--online")
+        check = run(RENEWD, "check", "--online", "--config", other.config, preexec_fn=other.namespace.enter, env=quiet())
         assert check.returncode and "is a pooler" in check.stdout + check.stderr, check
         checker.ignore(other, "socket")
         other.stop()
@@ -260,7 +260,7 @@ def a_pooler_of_transactions(pair):
         checker.count(other)
         assert other.token(NAMES[0])[0] == 200
         until("it to be told again", lambda: away(other, "is a pooler"))
-        leads_to(other, direct)
+        mend()
         until("it to be as any other", lambda: "x-renewd-age" not in {name.lower() for name in other.token(NAMES[0])[1]})
         pair.settle(checker)
         pair.calls_go_on()
@@ -268,11 +268,21 @@ def a_pooler_of_transactions(pair):
     return f"{said[0]}; {checker.figures()}"
 
 
-def leads_to(node, target):
-    """From now on its database is elsewhere."""
-    node.database.cut()
-    node.database.target = target
-    node.database.mend()
+@contextlib.contextmanager
+def instead_of_the_database(node, other):
+    """What the node meets there, until it is mended."""
+    direct = node.database.target
+
+    def leads_to(target):
+        node.database.cut()
+        node.database.target = target
+        node.database.mend()
+
+    leads_to(other)
+    try:
+        yield lambda: leads_to(direct)
+    finally:
+        node.database.target = direct
 
 
 def away(node, why):
