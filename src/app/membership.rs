@@ -15,14 +15,14 @@ use crate::{
 
 /// How often it is looked what other machines changed: each look is a wake-up of a machine that has nothing to do, and a
 /// new token lies in the files of all machines within about this time.
-const HEEDED_EVERY: Duration = Duration::from_millis(400);
+const HEEDED_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether ACS is reached, and how long an answer is waited for.
 const PROBED_EVERY: Duration = Duration::from_secs(10);
 const PROBED_FOR: Duration = Duration::from_secs(5);
 /// So many probes that fail in a row mean that it is not.
 const PROBES: u32 = 2;
 /// How often it is looked whether a former leader may have revoked what was issued since.
-const LATE_CALLS_EVERY: Duration = Duration::from_secs(1);
+const LATE_CALLS_EVERY: Duration = Duration::from_secs(2);
 /// How often changes that every machine has seen are dropped.
 const CHANGES_EVERY: Duration = Duration::from_mins(1);
 

@@ -8,13 +8,13 @@ mod connect;
 mod connection;
 mod dialect;
 mod error;
+mod pipeline;
 mod postgres;
 mod row;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 mod text;
-mod unanswered;
 mod wire;
 
 /// A text as PostgreSQL takes it, for whoever looks how it is carried out there.

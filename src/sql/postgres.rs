@@ -29,8 +29,8 @@ use tokio_postgres::{
 use super::{
     Result, SqlError,
     connect::{Away, Connected, MARK, Remote, Server, is_marked, race},
+    pipeline::Pipeline,
     text::{Control, Extent, controls, translated},
-    unanswered::Unanswered,
     wire::{Parameter, Unfit},
 };
 
@@ -42,7 +42,7 @@ const CHUNK: usize = 256;
 const FIRST_PAGE: usize = 16;
 const LAST_PAGE: usize = 4096;
 /// So many statements are sent without waiting for an answer.
-const UNANSWERED: usize = 256;
+const PIPELINED: usize = 256;
 /// After no host took writes, nobody waits for them again for so long.
 const REST: Duration = Duration::from_millis(500);
 /// How long a connection has to say goodbye.
@@ -81,7 +81,7 @@ pub(crate) struct Session {
     phase: Cell<Phase>,
     changed: Cell<u64>,
     /// What was sent in the transaction that is open.
-    sent: RefCell<Unanswered>,
+    pipeline: RefCell<Pipeline>,
     /// Whether the last transaction ended by itself for a reason outside of it.
     ended_again: Cell<bool>,
     /// The answer that is being looked at.
@@ -117,7 +117,7 @@ impl Session {
             link: RefCell::default(),
             phase: Cell::new(Phase::Idle),
             changed: Cell::default(),
-            sent: RefCell::default(),
+            pipeline: RefCell::default(),
             ended_again: Cell::default(),
             open: RefCell::default(),
             away: RefCell::default(),
@@ -162,17 +162,17 @@ impl Session {
         let statement = self.prepared(&client, sql, Extent::All)?;
         Self::fits(sql, &statement, &values)?;
         let sent = async move { client.execute_raw(&statement, &values).await };
-        let sent = self.sent.borrow_mut().send(Box::pin(sent));
+        let sent = self.pipeline.borrow_mut().send(Box::pin(sent));
         sent.map_err(|error| self.failed(Trouble::Database(error)))?;
         // It may have: nobody knows yet.
         self.changed.set(self.changed.get() + 1);
-        let many = self.sent.borrow().len() >= UNANSWERED;
+        let many = self.pipeline.borrow().len() >= PIPELINED;
         if many { self.await_sent() } else { Ok(()) }
     }
 
     /// Waits until all that was sent is answered.
     pub(super) fn await_sent(&self) -> Result<()> {
-        if self.sent.borrow().len() == 0 {
+        if self.pipeline.borrow().len() == 0 {
             return Ok(());
         }
         self.wait(async { Ok(()) })
@@ -351,7 +351,7 @@ impl Session {
         }
         if takes_back {
             // Whatever became of it is taken back.
-            self.sent.take();
+            self.pipeline.take();
         }
         if !takes_back || self.phase.get() == Phase::Gone {
             self.usable()?;
@@ -650,7 +650,7 @@ impl Session {
         if self.phase.get() != Phase::Idle {
             self.phase.set(Phase::Gone);
         }
-        self.sent.take();
+        self.pipeline.take();
         if let Some(link) = self.link.take() {
             link.driver.abort();
         }
@@ -668,9 +668,9 @@ impl Session {
     /// Waits for what the server answers, to what was sent before as well, within the deadline.
     fn wait<T: Send>(&self, answer: impl Future<Output = Db<T>> + Send) -> Tried<T> {
         let deadline = self.remote.deadline();
-        let sent = self.sent.take();
+        let sent = self.pipeline.take();
         let answer = async {
-            let (earlier, answer) = join(sent.answered(), answer).await;
+            let (earlier, answer) = join(sent.drain(), answer).await;
             earlier.and(answer)
         };
         let within = self.block(async { timeout(deadline, answer).await });

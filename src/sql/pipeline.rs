@@ -1,5 +1,5 @@
-//! Statements that were sent to the server and whose answers nobody has waited for yet, so that the way there and back
-//! is paid once for many. What went wrong with one of them is told to whoever waits next.
+//! Statements that were sent to the server before the answers to earlier ones were there, so that a round trip is paid
+//! once for many. What went wrong with one of them is told to whoever waits next.
 
 use std::{
     pin::Pin,
@@ -11,9 +11,9 @@ type Sent = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// In the order in which they were sent, which is that of their answers.
 #[derive(Default)]
-pub(super) struct Unanswered(Vec<Sent>);
+pub(super) struct Pipeline(Vec<Sent>);
 
-impl Unanswered {
+impl Pipeline {
     /// Sends one: the connection passes it on once somebody waits for anything. An error: it could not be sent.
     pub(super) fn send(&mut self, statement: Sent) -> Result<(), tokio_postgres::Error> {
         let (mut statement, mut nobody) = (statement, Context::from_waker(Waker::noop()));
@@ -31,7 +31,7 @@ impl Unanswered {
     }
 
     /// Waits for all answers. The first error of them: after that the server takes nothing more.
-    pub(super) async fn answered(self) -> Result<(), tokio_postgres::Error> {
+    pub(super) async fn drain(self) -> Result<(), tokio_postgres::Error> {
         let mut first = Ok(());
         for sent in self.0 {
             let answer = sent.await;
