@@ -128,7 +128,7 @@ bench:
 	benches/delivery
 	benches/watchers
 	benches/import
-	benches/doors
+	benches/attacks
 	benches/limit
 	benches/cluster
 
@@ -136,7 +136,7 @@ bench:
 audit:
 	tests/audit/run
 
-# Every parser and door, SECONDS each; TARGETS="list schedule" for some. Only here libFuzzer is built and used.
+# Every parser and interface, SECONDS each; TARGETS="list schedule" for some. Only here libFuzzer is built and used.
 SECONDS := 600
 TARGETS :=
 fuzz:

@@ -18,7 +18,7 @@ use super::{
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub(super) enum Listener {
     /// The local socket. The kernel says who calls, and clients invent what they like for a host.
     Socket,
     /// TCP on a loopback address: only by a loopback name, so that no web page can reach it.
@@ -28,8 +28,12 @@ pub(super) enum Door {
 }
 
 /// Middleware: answers in place of the router where [`refusal`] says so.
-pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match refusal(door, request.headers(), request.uri()) {
+pub(super) async fn guard(
+    State(listener): State<Listener>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match refusal(listener, request.headers(), request.uri()) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     }
@@ -51,16 +55,16 @@ pub(super) async fn usable(State(api): State<Api>, request: Request, next: Next)
 fn may_look(method: &Method, path: &str) -> bool {
     let served = ["/v1/tokens/", "/v1/watch"];
     path.starts_with("/v1/store/")
-        || (method == Method::GET && !served.iter().any(|door| path.starts_with(door)))
+        || (method == Method::GET && !served.iter().any(|prefix| path.starts_with(prefix)))
 }
 
 /// Why this request is refused, if it is.
-pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Problem> {
-    if door == Door::Network {
+pub(super) fn refusal(listener: Listener, headers: &HeaderMap, uri: &Uri) -> Option<Problem> {
+    if listener == Listener::Network {
         return None;
     }
     let refuse = |kind, why: &str| Some(Problem::new(kind, why));
-    if door == Door::Socket {
+    if listener == Listener::Socket {
         if !headers.contains_key(CLIENT_HEADER) {
             return refuse(
                 ProblemType::HeaderMissing,
@@ -77,7 +81,8 @@ pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Prob
             return refuse(ProblemType::HeaderRefused, &why);
         }
     }
-    let foreign = door == Door::Loopback && names_of(headers, uri).any(|host| !is_local(host));
+    let foreign =
+        listener == Listener::Loopback && names_of(headers, uri).any(|host| !is_local(host));
     if foreign {
         return refuse(
             ProblemType::HeaderRefused,
@@ -122,18 +127,18 @@ mod tests {
     use super::*;
     use http::HeaderName;
 
-    fn status(door: Door, headers: &[(&str, &str)]) -> Option<u16> {
+    fn status(listener: Listener, headers: &[(&str, &str)]) -> Option<u16> {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
             .collect();
-        refusal(door, &headers, &Uri::from_static("/v1/status")).map(|problem| problem.status)
+        refusal(listener, &headers, &Uri::from_static("/v1/status")).map(|problem| problem.status)
     }
 
     #[test]
     fn the_socket_wants_its_header_and_no_stranger() {
-        assert_eq!(status(Door::Socket, &[]), Some(400));
-        assert_eq!(status(Door::Socket, &[("x-renewd-client", "")]), None);
+        assert_eq!(status(Listener::Socket, &[]), Some(400));
+        assert_eq!(status(Listener::Socket, &[("x-renewd-client", "")]), None);
         for (name, value) in [
             ("origin", "https://evil.example"),
             ("forwarded", "for=192.0.2.1"),
@@ -141,7 +146,7 @@ mod tests {
             ("x-forwarded-anything", "1"),
         ] {
             assert_eq!(
-                status(Door::Socket, &[("x-renewd-client", "t"), (name, value)]),
+                status(Listener::Socket, &[("x-renewd-client", "t"), (name, value)]),
                 Some(403),
                 "{name}"
             );
@@ -158,7 +163,11 @@ mod tests {
             "[::1]",
             "127.9.9.9",
         ] {
-            assert_eq!(status(Door::Loopback, &[("host", host)]), None, "{host}");
+            assert_eq!(
+                status(Listener::Loopback, &[("host", host)]),
+                None,
+                "{host}"
+            );
         }
         for host in [
             "evil.example",
@@ -167,18 +176,18 @@ mod tests {
             "[2001:db8::1]:80",
         ] {
             assert_eq!(
-                status(Door::Loopback, &[("host", host)]),
+                status(Listener::Loopback, &[("host", host)]),
                 Some(403),
                 "{host}"
             );
-            assert_eq!(status(Door::Network, &[("host", host)]), None, "{host}");
+            assert_eq!(status(Listener::Network, &[("host", host)]), None, "{host}");
         }
     }
 
     #[test]
     fn the_socket_takes_whatever_clients_invent_for_a_host() {
         let on_socket =
-            |host: &str| status(Door::Socket, &[("x-renewd-client", ""), ("host", host)]);
+            |host: &str| status(Listener::Socket, &[("x-renewd-client", ""), ("host", host)]);
         for host in [
             "unix",
             "docker",
@@ -205,9 +214,9 @@ mod tests {
             HeaderName::from_static("x-renewd-client"),
             header::HeaderValue::from_static("t"),
         )]);
-        assert!(refusal(Door::Socket, &headers, &target).is_none());
+        assert!(refusal(Listener::Socket, &headers, &target).is_none());
         assert_eq!(
-            status(Door::Loopback, &[("host", "unix")]),
+            status(Listener::Loopback, &[("host", "unix")]),
             Some(403),
             "TCP is for loopback names"
         );
@@ -231,6 +240,6 @@ mod tests {
     #[test]
     fn an_absolute_target_counts_as_a_host() {
         let uri = Uri::from_static("http://evil.example/v1/status");
-        assert!(refusal(Door::Loopback, &HeaderMap::new(), &uri).is_some());
+        assert!(refusal(Listener::Loopback, &HeaderMap::new(), &uri).is_some());
     }
 }

@@ -22,7 +22,7 @@ use super::{
     connection::{ANSWER, ClientError, DaemonClient, OWN_LABEL, unreadable},
     deliveries,
     endpoint::{EndpointAnswer, Json, Routes, endpoints},
-    guard::{Door, guard, usable},
+    guard::{Listener, guard, usable},
     handle::Api,
     identities, imports, jobs, keys, nodes, orders,
     peer::{CallerStanding, Turns},
@@ -59,7 +59,7 @@ pub(super) fn router(api: Api) -> Router {
         .fallback(super::no_such_endpoint)
         .layer(middleware::from_fn_with_state(api.clone(), aged))
         .layer(middleware::from_fn_with_state(api.clone(), usable))
-        .layer(middleware::from_fn_with_state(Door::Socket, guard))
+        .layer(middleware::from_fn_with_state(Listener::Socket, guard))
         .layer(middleware::from_fn(in_time))
         .layer(middleware::from_fn(as_document))
         .with_state(api)

@@ -145,7 +145,7 @@ pub mod client {
     }
 }
 
-/// Connections that are served at once, by all doors.
+/// Connections that are served at once, by all listeners.
 const SERVED: usize = connection::SlotLimits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
 /// Connections at once, with those of whom nothing is read before they are turned away.
 pub const CONNECTIONS: usize = SERVED + serve::TURNED_AWAY;

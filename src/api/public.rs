@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
     endpoint::Json,
-    guard::{Door, guard},
+    guard::{Listener, guard},
     handle::Api,
     looks::Looks,
     page,
@@ -41,8 +41,8 @@ impl Seen {
     }
 }
 
-/// The endpoints behind `door`.
-pub(super) fn router(api: Api, door: Door) -> Router {
+/// The endpoints behind `listener`.
+pub(super) fn router(api: Api, listener: Listener) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -55,7 +55,7 @@ pub(super) fn router(api: Api, door: Door) -> Router {
         })
         .merge(page::router(api))
         .fallback(super::no_such_endpoint)
-        .layer(middleware::from_fn_with_state(door, guard))
+        .layer(middleware::from_fn_with_state(listener, guard))
         .layer(middleware::from_fn(as_document))
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connection::{Seats, SlotLimits},
-    guard::Door,
+    guard::Listener,
     handle::{Api, Unbound},
     local, public,
     serve::{serve_tcp, serve_unix},
@@ -333,12 +333,12 @@ impl Listeners {
             let loopback = tcp
                 .local_addr()
                 .is_ok_and(|address| address.ip().is_loopback());
-            let door = if loopback {
-                Door::Loopback
+            let listener = if loopback {
+                Listener::Loopback
             } else {
-                Door::Network
+                Listener::Network
             };
-            serve_tcp(&tcp, public::router(api.clone(), door), stop.clone()).await;
+            serve_tcp(&tcp, public::router(api.clone(), listener), stop.clone()).await;
         };
         let counting = api.reads.keep(&api.store, stop.clone());
         tokio::join!(on_socket, on_tcp, telling, counting);

@@ -214,10 +214,10 @@ const BATCH: usize = 1000;
 
 /// The source syncs, by the names of their sources.
 #[derive(Debug, Default)]
-pub(super) struct SourceSyncs(BTreeMap<SourceName, Door>);
+pub(super) struct SourceSyncs(BTreeMap<SourceName, SourceSyncHandle>);
 
 #[derive(Debug)]
-struct Door {
+struct SourceSyncHandle {
     view: watch::Receiver<SourceView>,
     asks: mpsc::Sender<SourceAsk>,
 }
@@ -226,9 +226,9 @@ type ApplyAnswer = oneshot::Sender<Result<SourceReport, String>>;
 
 impl SourceSyncs {
     pub(super) fn views(&self) -> BTreeMap<SourceName, watch::Receiver<SourceView>> {
-        let doors = self.0.iter();
-        doors
-            .map(|(name, door)| (name.clone(), door.view.clone()))
+        let handles = self.0.iter();
+        handles
+            .map(|(name, handle)| (name.clone(), handle.view.clone()))
             .collect()
     }
 }
@@ -255,7 +255,7 @@ impl Supervisor {
             let view = source_sync.view();
             self.source_syncs
                 .0
-                .insert(name.clone(), Door { view, asks });
+                .insert(name.clone(), SourceSyncHandle { view, asks });
             self.loops
                 .spawn(format!("source {name}"), |stop| source_sync.run(stop));
         }
@@ -268,12 +268,12 @@ impl Supervisor {
         apply: Option<ApplySource>,
         answer: ApplyAnswer,
     ) {
-        if let Some(door) = self.source_syncs.0.get(name) {
+        if let Some(handle) = self.source_syncs.0.get(name) {
             let apply = apply.map(|asked| Apply {
                 actor: asked.actor,
                 confirmed: asked.confirmed,
             });
-            if let Err(full) = door.asks.try_send(SourceAsk { apply, answer }) {
+            if let Err(full) = handle.asks.try_send(SourceAsk { apply, answer }) {
                 let busy = "it is being read; try again in a moment".to_owned();
                 full.into_inner().answer.send(Err(busy)).ok();
             }

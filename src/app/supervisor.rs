@@ -67,7 +67,7 @@ pub(super) struct Supervisor {
     keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     dispatchers: BTreeMap<SinkAt, watch::Receiver<DispatcherView>>,
-    doors: BTreeMap<SinkAt, mpsc::Sender<Ask>>,
+    dispatcher_commands: BTreeMap<SinkAt, mpsc::Sender<Ask>>,
     files: watch::Sender<FileSinks>,
     pub(super) source_syncs: SourceSyncs,
     /// What is wrong with the file of the store.
@@ -257,7 +257,7 @@ impl Supervisor {
             jobs_decided: None,
             keys: BTreeMap::new(),
             dispatchers: BTreeMap::new(),
-            doors: BTreeMap::new(),
+            dispatcher_commands: BTreeMap::new(),
             files: watch::Sender::default(),
             source_syncs: SourceSyncs::default(),
             store_moved,
@@ -367,7 +367,7 @@ impl Supervisor {
             .retain(|name, _| !resources.contains(&name.to_string()));
         let stays = |sink: &SinkAt| !sinks.contains(&sink.name().to_string());
         self.dispatchers.retain(|sink, _| stays(sink));
-        self.doors.retain(|sink, _| stays(sink));
+        self.dispatcher_commands.retain(|sink, _| stays(sink));
         let kept = self.files.borrow().clone();
         let kept = kept.iter().filter(|(sink, _)| stays(sink));
         self.files.send_replace(kept.cloned().collect());
@@ -435,8 +435,8 @@ impl Supervisor {
             },
             (SinkAsk::Test { .. }, None) => return,
         };
-        if let Some(door) = self.doors.get(name)
-            && let Err(error) = door.try_send(ask)
+        if let Some(commands) = self.dispatcher_commands.get(name)
+            && let Err(error) = commands.try_send(ask)
         {
             tracing::warn!(sink = %name, %error, "a command did not reach the sink");
         }
@@ -601,7 +601,8 @@ impl Supervisor {
             seed: rand::random(),
         });
         self.dispatchers.insert(name.clone(), dispatcher.view());
-        self.doors.insert(name.clone(), dispatcher.commands());
+        self.dispatcher_commands
+            .insert(name.clone(), dispatcher.commands());
         self.loops.spawn(part, |stop| dispatcher.run(stop));
     }
 

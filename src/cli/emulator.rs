@@ -110,7 +110,7 @@ pub(crate) struct Emulator {
     /// Take unknown ids and tokens of this resource for real ones, as after a restart
     #[arg(long, requires = "resource_id")]
     adopt: bool,
-    /// Guard the control door: the header x-emulator-control must hold this file's text
+    /// Guard the control API: the header x-emulator-control must hold this file's text
     #[arg(long, value_name = "FILE")]
     control_secret_file: Option<PathBuf>,
     /// Keys, ids, faults and the CA follow from this number: who knows it can vouch for any name, so

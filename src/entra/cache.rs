@@ -29,7 +29,7 @@ use crate::{
 
 /// An answer to a token request may take so long.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// A metadata service is next door.
+/// A metadata service is on this machine or its host.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Between two looks for another secret in the place of one that was refused.
 const LOOK: Duration = Duration::from_secs(10);

@@ -26,7 +26,7 @@ pub struct BearerError {
 /// When the next try is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
-    /// As soon as a service next door may have restarted.
+    /// As soon as a local service may have restarted.
     Soon,
     Later,
     /// When it allows that.

@@ -34,8 +34,8 @@ def the_checker_finds_what_is_wrong():
 
 
 def dead(checker):
-    """How many doors are without a live token, by kind."""
-    kinds = [door.kind for door in [*checker.doors, *checker.hook.values()] if door.dead_since]
+    """How many places are without a live token, by kind."""
+    kinds = [place.kind for place in [*checker.places, *checker.hook.values()] if place.dead_since]
     return {kind: kinds.count(kind) for kind in set(kinds)}
 
 

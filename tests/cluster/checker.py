@@ -15,7 +15,7 @@ LOOKS_AGAIN = 2
 WHOLE_SECOND = 1.0
 
 
-class Door:
+class Place:
     """One place at which one consumer finds one identity's token."""
 
     def __init__(self, node, kind, name):
@@ -76,14 +76,14 @@ class Checker:
 
     def __init__(self, stage, nodes, names, every=1.0):
         self.stage, self.nodes, self.names, self.every = stage, nodes, names, every
-        self.doors = [Door(node.name, kind, name) for node in nodes for kind in ("socket", "file") for name in names]
+        self.places = [Place(node.name, kind, name) for node in nodes for kind in ("socket", "file") for name in names]
         self.readers = {node.name: Reader(node) for node in nodes}
         self.by_name = {node.name: node for node in nodes}
-        self.hook = {name: Door("the receiver", "webhook", name) for name in names}
+        self.hook = {name: Place("the receiver", "webhook", name) for name in names}
         self.inodes, self.heard, self.event_ids = {}, 0, {}
         self.gaps, self.falls, self.dead_served, self.duplicates = [], [], [], []
         self.looks, self.rounds = 0, []
-        # Nodes whose doors are not counted at the moment: they are stopped or cut off on purpose.
+        # Nodes whose places are not counted at the moment: they are stopped or cut off on purpose.
         self.away = {}
         self.lags = []
         self.trouble, self.ending = None, threading.Event()
@@ -101,14 +101,14 @@ class Checker:
         self.ending.set()
         self.thread.join(60)
         now = time.monotonic()
-        for door in [*self.doors, *self.hook.values()]:
-            self.close(door, now)
+        for place in [*self.places, *self.hook.values()]:
+            self.close(place, now)
         if self.trouble:
             raise self.trouble
 
     @contextlib.contextmanager
     def without(self, node, *kinds):
-        """Doors of this node (or only of these kinds) do not count meanwhile."""
+        """Places of this node (or only of these kinds) do not count meanwhile."""
         self.ignore(node, *kinds)
         try:
             yield
@@ -120,7 +120,7 @@ class Checker:
             self.away[node.name] = kinds or ("socket", "file")
 
     def count(self, node, *kinds):
-        """All doors of this node (or those of these kinds) count again."""
+        """All places of this node (or those of these kinds) count again."""
         with self.lock:
             left = tuple(kind for kind in self.away.pop(node.name, ()) if kinds and kind not in kinds)
             if left:
@@ -141,71 +141,71 @@ class Checker:
 
     def look(self):
         self.listen()
-        counted = [door for door in self.doors if door.kind not in self.away.get(door.node, ())]
-        for door in self.doors:
-            if door in counted:
+        counted = [place for place in self.places if place.kind not in self.away.get(place.node, ())]
+        for place in self.places:
+            if place in counted:
                 continue
-            door.dead_since = None
-        for door in counted:
-            self.read(door)
-        doors = [*counted, *self.hook.values()]
+            place.dead_since = None
+        for place in counted:
+            self.read(place)
+        places = [*counted, *self.hook.values()]
         for again in range(LOOKS_AGAIN + 1):
-            reasons = self.judge(doors)
-            doubted = [door for door in doors if not door.token or door.token in reasons]
+            reasons = self.judge(places)
+            doubted = [place for place in places if not place.token or place.token in reasons]
             if not doubted or again == LOOKS_AGAIN:
                 break
             self.listen()
-            for door in doubted:
-                if door.kind != "webhook":
-                    self.read(door)
+            for place in doubted:
+                if place.kind != "webhook":
+                    self.read(place)
         now = time.monotonic()
-        for door in doors:
-            if door.token and door.token not in reasons:
-                self.close(door, now)
+        for place in places:
+            if place.token and place.token not in reasons:
+                self.close(place, now)
                 continue
-            door.why = reasons.get(door.token) or door.why
-            if door.kind == "webhook" and not door.version:
+            place.why = reasons.get(place.token) or place.why
+            if place.kind == "webhook" and not place.version:
                 continue
-            if not door.dead_since:
-                door.dead_since, door.left = now, door.ends - time.time()
-            if door.kind == "socket" and door.token and not door.has_just_ended():
-                self.dead_served.append((str(door), door.version, door.why))
-        self.looks += len(doors)
+            if not place.dead_since:
+                place.dead_since, place.left = now, place.ends - time.time()
+            if place.kind == "socket" and place.token and not place.has_just_ended():
+                self.dead_served.append((str(place), place.version, place.why))
+        self.looks += len(places)
 
-    def judge(self, doors):
-        tokens = list({door.token for door in doors if door.token})
+    def judge(self, places):
+        tokens = list({place.token for place in places if place.token})
         return self.stage.emulator.judge(tokens) if tokens else {}
 
-    def read(self, door):
-        door.asked = time.time()
-        if door.kind == "file":
-            self.read_file(door)
+    def read(self, place):
+        place.asked = time.time()
+        if place.kind == "file":
+            self.read_file(place)
         else:
-            self.read_socket(door)
+            self.read_socket(place)
 
-    def read_file(self, door):
-        path = self.by_name[door.node].file(door.name)
+    def read_file(self, place):
+        path = self.by_name[place.node].file(place.name)
         try:
             seen = path.stat()
             if self.inodes.get(path) == (seen.st_ino, seen.st_mtime_ns):
                 return
             document = json.loads(path.read_bytes())
         except FileNotFoundError:
-            door.token, door.why = None, "there is no file"
+            place.token, place.why = None, "there is no file"
             return
         self.inodes[path] = (seen.st_ino, seen.st_mtime_ns)
-        self.take(door, document)
+        self.take(place, document)
 
-    def read_socket(self, door):
+    def read_socket(self, place):
         try:
-            status, body = self.readers[door.node].ask(door.name, door.version if door.token else 0)
+            status, body = self.readers[place.node].ask(place.name, place.version if place.token else 0)
         except OSError as error:
-            door.token, door.why = None, str(error)
+            place.token, place.why = None, str(error)
             return
         if status == 200:
-            self.take(door, json.loads(body))
+            self.take(place, json.loads(body))
         elif status != 304:
-            door.token, door.why = None, f"{status} {json.loads(body or b'{}').get('type', '')}"
+            place.token, place.why = None, f"{status} {json.loads(body or b'{}').get('type', '')}"
 
     def listen(self):
         events, self.heard = self.stage.receiver.taken[self.heard :], len(self.stage.receiver.taken)
@@ -218,45 +218,45 @@ class Checker:
                 self.duplicates.append((document["name"], document["version"]))
             self.take(self.hook[document["name"]], document)
 
-    def take(self, door, document):
-        if document["version"] < door.version:
-            self.falls.append((str(door), door.version, document["version"]))
-        door.version, door.token, door.why = document["version"], document["token"], document["state"]
+    def take(self, place, document):
+        if document["version"] < place.version:
+            self.falls.append((str(place), place.version, document["version"]))
+        place.version, place.token, place.why = document["version"], document["token"], document["state"]
         if ends := document.get("expires_at"):
-            door.ends = datetime.datetime.fromisoformat(ends).timestamp()
+            place.ends = datetime.datetime.fromisoformat(ends).timestamp()
 
-    def close(self, door, now):
-        if door.dead_since:
-            self.gaps.append((str(door), now - door.dead_since, door.why, door.left))
-        door.dead_since = None
+    def close(self, place, now):
+        if place.dead_since:
+            self.gaps.append((str(place), now - place.dead_since, place.why, place.left))
+        place.dead_since = None
 
     # ------------------------------------------------------------------ what it saw
 
     def all_live(self):
-        """Whether its newest look found a live token at every door that counts."""
+        """Whether its newest look found a live token at every place that counts."""
         with self.lock:
             self.look()
-            counted = [door for door in self.doors if door.kind not in self.away.get(door.node, ())]
-            return all(door.token and not door.dead_since for door in counted)
+            counted = [place for place in self.places if place.kind not in self.away.get(place.node, ())]
+            return all(place.token and not place.dead_since for place in counted)
 
     def longest_gap(self):
         return max((gap[1] for gap in self.gaps), default=0.0)
 
     def missed(self):
-        """Gaps that began while the last token of the door lived."""
+        """Gaps that began while the last token of the place lived."""
         return [gap for gap in self.gaps if gap[3] > WHOLE_SECOND]
 
     def figures(self):
         pace = f"every {statistics.median(self.rounds) + 0:.1f} s" if self.rounds and max(self.rounds) > self.every else f"every {self.every:g} s"
-        text = f"{self.looks} looks at {len(self.doors)} places and the webhook, {pace}"
+        text = f"{self.looks} looks at {len(self.places)} places and the webhook, {pace}"
         text += f"; without a live token {len(self.gaps)}" + (f", the longest {self.longest_gap():.1f} s" if self.gaps else "")
         return text + f"; versions that fell {len(self.falls)}; dead tokens served {len(self.dead_served)}"
 
     def told(self, limit=6):
         worst = sorted(self.gaps, key=lambda gap: -gap[1])[:limit]
-        lines = [f"no live token for {length:.1f} s at {door} ({why})" for door, length, why, _ in worst]
-        lines += [f"version fell from {before} to {after} at {door}" for door, before, after in self.falls[:limit]]
-        lines += [f"a dead token was served ({why}), version {version}, by {door}" for door, version, why in self.dead_served[:limit]]
+        lines = [f"no live token for {length:.1f} s at {place} ({why})" for place, length, why, _ in worst]
+        lines += [f"version fell from {before} to {after} at {place}" for place, before, after in self.falls[:limit]]
+        lines += [f"a dead token was served ({why}), version {version}, by {place}" for place, version, why in self.dead_served[:limit]]
         lines += [f"version {version} of {name} came as two events" for name, version in self.duplicates[:limit]]
         return "\n".join(lines)
 

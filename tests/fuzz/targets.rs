@@ -174,7 +174,7 @@ fn connection_string(data: &[u8]) {
             assert!(key.len() < 24 || !told.contains(key), "{told}");
         }
     }
-    // The same door for where events are posted to.
+    // The same for the URL that events are posted to.
     for rules in [
         Rules::default(),
         Rules {
@@ -392,8 +392,8 @@ fn record() -> Record {
 /// A request as it stands on the line: whatever it says, an answer comes or the connection ends, and the
 /// next caller is served.
 fn socket(data: &[u8]) {
-    static DOOR: OnceLock<PathBuf> = OnceLock::new();
-    let path = DOOR.get_or_init(serve);
+    static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+    let path = SOCKET.get_or_init(serve);
     let caller = ask(path, data);
     // Whoever hangs up before the answer is there may get none.
     caller.shutdown(std::net::Shutdown::Write).ok();
@@ -423,7 +423,7 @@ fn answer(stream: UnixStream, patience: Duration) -> Vec<u8> {
 
 /// Serves a socket over a store with one identity, as long as the process lives.
 fn serve() -> PathBuf {
-    let folder = folder().join("door");
+    let folder = folder().join("socket");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("renewd.sock");
     let (ready, is_ready) = std::sync::mpsc::channel();

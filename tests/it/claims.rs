@@ -1,5 +1,5 @@
 //! Nothing is claimed that was not seen: what the daemon stands on is taken away under it, and it says so
-//! at its doors until it is back.
+//! in its interfaces until it is back.
 
 use std::{
     fs,

@@ -62,8 +62,8 @@ async fn met(emulator: &Emulator) {
 
 /// How often ACS was asked this for an id.
 async fn asked(emulator: &Emulator, operation: &str, id: &str) -> usize {
-    let door = format!("requests?operation={operation}");
-    let told = emulator.control("GET", &door, None).await;
+    let path = format!("requests?operation={operation}");
+    let told = emulator.control("GET", &path, None).await;
     let requests = told["requests"].as_array().unwrap().iter();
     requests.filter(|one| one.to_string().contains(id)).count()
 }

@@ -221,7 +221,7 @@ fn the_reader_of_paths_sees_every_form() {
 }
 
 /// Words that were retired (CONTRIBUTING.md), and where one of them is still the right one.
-const RETIRED: [&str; 15] = [
+const RETIRED: [&str; 16] = [
     "lane",
     "courier",
     "cargo",
@@ -237,6 +237,7 @@ const RETIRED: [&str; 15] = [
     "footing",
     "knock",
     "bringing",
+    "door",
 ];
 
 #[test]

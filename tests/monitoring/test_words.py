@@ -1,4 +1,4 @@
-"""One word per thing: the table of docs/words.md, held to a daemon that has such things to tell, at each of its doors."""
+"""One word per thing: the table of docs/words.md, held to a daemon that has such things to tell, in each of its interfaces."""
 
 import re
 
@@ -10,14 +10,14 @@ name = "crm"
 url = "http://127.0.0.1:1/"
 secrets = [{ file = "FOLDER/hook.secret" }]
 """
-DOORS = ["json", "metrics", "status", "page"]
+INTERFACES = ["json", "metrics", "status", "page"]
 
 
 def rows():
     lines = re.findall(r"^\| (.*) \|$", (ROOT / "docs/words.md").read_text(), re.M)[2:]
     for line in lines:
         word, _, *cells = [cell.strip() for cell in line.split("|")]
-        yield word, dict(zip(DOORS, cells, strict=True))
+        yield word, dict(zip(INTERFACES, cells, strict=True))
 
 
 def spelled(text):
@@ -25,7 +25,7 @@ def spelled(text):
     return re.sub(r"[_\s]+", " ", text.lower())
 
 
-def test_each_word_means_the_same_at_every_door(tmp_path, emulator):
+def test_each_word_means_the_same_in_every_interface(tmp_path, emulator):
     more = SINK.replace("FOLDER", str(tmp_path))
     house = House(tmp_path, emulator, more)
     config = house.config.read_text().replace('sinks = ["files"]', 'sinks = ["files", "crm"]', 1)
@@ -45,12 +45,12 @@ def test_each_word_means_the_same_at_every_door(tmp_path, emulator):
         table = list(rows())
         assert len(table) >= 10
         for word, cells in table:
-            for door, cell in cells.items():
+            for interface, cell in cells.items():
                 if cell:
                     text = cell.strip("`")
-                    assert text in said[door], (word, door, text, said[door])
+                    assert text in said[interface], (word, interface, text, said[interface])
                     # The word itself, or its parts, as a key may hold more than the word.
                     parts = spelled(word).split()
-                    assert all(part.rstrip("s") in spelled(text) for part in parts), (word, door, text)
+                    assert all(part.rstrip("s") in spelled(text) for part in parts), (word, interface, text)
     finally:
         house.stop()

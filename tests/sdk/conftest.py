@@ -15,7 +15,7 @@ RENEWD = os.environ["RENEWD"]
 
 
 class Emulator:
-    """The program, and its control door."""
+    """The program, and its control API."""
 
     def __init__(self, *arguments):
         self.process = subprocess.Popen(

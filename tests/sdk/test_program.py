@@ -106,7 +106,7 @@ def test_a_tls_hello_on_the_http_port_is_closed_at_once():
     emulator.stop()
 
 
-def test_the_door_can_be_guarded(tmp_path):
+def test_the_control_api_can_be_guarded(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("open sesame\n")
     emulator = Emulator("--http", "--control-secret-file", str(secret))

@@ -4,7 +4,7 @@
 //! Programs are started as an operator would start them: this very binary, with another verb. Nothing here
 //! knows a screen: what happens goes to a [`Teller`].
 
-mod door;
+mod control;
 mod observations;
 mod setup;
 
@@ -103,9 +103,9 @@ pub enum DemoError {
     /// A program did not do its part.
     #[error("{0}")]
     Program(String),
-    /// The emulator's control door did not do its part.
+    /// The emulator's control API did not do its part.
     #[error("{0}")]
-    Door(String),
+    Control(String),
     /// Something that was waited for did not happen.
     #[error("{what} did not happen within {secs} s")]
     Late {
@@ -157,7 +157,7 @@ async fn all(
 
     let watcher = Watcher {
         folder,
-        door: &setup.door,
+        control: &setup.control,
         clock,
         story,
         seen: Observations::default().into(),
@@ -168,7 +168,7 @@ async fn all(
     setup.still_runs()?;
     let mut facts = acted?;
     facts.in_step = setup.mailbox.in_step(&seen.versions(), CALM).await;
-    (facts.created, _) = setup.door.counts().await?;
+    (facts.created, _) = setup.control.counts().await?;
     take_over(&mut facts, &seen);
     (facts.events, facts.bad_events) = setup.mailbox.counts();
     let kept_setup = if how.keep {
@@ -208,9 +208,9 @@ async fn outage(watcher: &Watcher<'_>, facts: &mut Facts) -> Result<(), DemoErro
     watcher
         .until(PATIENCE, "the approach of the next renewals", soon)
         .await?;
-    let (_, broken_before) = watcher.door.counts().await?;
+    let (_, broken_before) = watcher.control.counts().await?;
     let (looks, without) = counts(watcher);
-    let fault = watcher.door.begin_outage().await?;
+    let fault = watcher.control.begin_outage().await?;
     watcher.story.tell(
         Tone::Bad,
         "outage",
@@ -221,8 +221,8 @@ async fn outage(watcher: &Watcher<'_>, facts: &mut Facts) -> Result<(), DemoErro
     watcher
         .until(PATIENCE, "the end of the outage", passed)
         .await?;
-    watcher.door.end_outage(fault).await?;
-    let (_, broken) = watcher.door.counts().await?;
+    watcher.control.end_outage(fault).await?;
+    let (_, broken) = watcher.control.counts().await?;
     facts.outage = OUTAGE;
     facts.broken_calls = broken - broken_before;
     facts.outage_looks = counts(watcher).0 - looks;
@@ -256,7 +256,7 @@ async fn revocation(watcher: &Watcher<'_>, facts: &mut Facts) -> Result<(), Demo
     let (said, looked) = tokio::join!(revoking, looking);
     said?;
     looked?;
-    let revoked_at = watcher.door.revoked_at().await?;
+    let revoked_at = watcher.control.revoked_at().await?;
     facts.gap = watcher
         .seen
         .borrow()

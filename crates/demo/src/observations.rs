@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     DemoError, Line, Teller, Tone,
-    door::Door,
+    control::ControlClient,
     setup::{Folder, NAMES},
 };
 
@@ -229,7 +229,7 @@ const CLOSELY: Duration = Duration::from_millis(5);
 
 pub(super) struct Watcher<'a> {
     pub(super) folder: &'a Folder,
-    pub(super) door: &'a Door,
+    pub(super) control: &'a ControlClient,
     pub(super) clock: &'a Clock,
     pub(super) story: &'a Story<'a>,
     pub(super) seen: RefCell<Observations>,
@@ -297,7 +297,7 @@ impl Watcher<'_> {
             .collect();
         let at = self.clock.now();
         let secrets: Vec<&Secret> = tokens.iter().map(|(_, token)| token).collect();
-        let verdicts = self.door.judge(&secrets).await?;
+        let verdicts = self.control.judge(&secrets).await?;
         let named = tokens.iter().map(|(name, _)| *name);
         let live: BTreeMap<_, _> = named
             .zip(verdicts.iter().map(|verdict| verdict.live))

@@ -24,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{DemoError, How, Kept, Teller, Tone, door::Door, observations::Story};
+use super::{DemoError, How, Kept, Teller, Tone, control::ControlClient, observations::Story};
 
 /// How long every token of the demo lives.
 const LIFE: &str = "20s";
@@ -37,7 +37,7 @@ pub(super) struct Setup {
     emulator: Child,
     daemon: Child,
     pub(super) mailbox: Mailbox,
-    pub(super) door: Door,
+    pub(super) control: ControlClient,
     page: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl Setup {
             emulator,
             daemon,
             mailbox,
-            door: Door::new(&endpoint, Path::new(&said.ca_file))?,
+            control: ControlClient::new(&endpoint, Path::new(&said.ca_file))?,
             page,
         };
         setup.all_have_tokens(folder).await?;

@@ -152,14 +152,14 @@ pub(super) fn explain(headers: &mut HeaderMap, reason: &str) {
 pub(super) struct Envelope<'a> {
     pub(super) now: Timestamp,
     pub(super) took: Duration,
-    /// Random bytes for the correlation vector and the front door's reference.
+    /// Random bytes for the correlation vector and the reference of Azure Front Door.
     pub(super) nonce: [u8; 32],
     /// The request's `x-ms-client-request-id`, which the service echoes.
     pub(super) client_request_id: Option<&'a HeaderValue>,
 }
 
 impl Envelope<'_> {
-    /// Puts the headers on that the service and its front door put on everything.
+    /// Puts the headers on that the service and Azure Front Door before it put on everything.
     pub(super) fn wrap(&self, answer: &mut Response<Bytes>) {
         let length = answer.body().len();
         let has_body = answer.status() != StatusCode::NO_CONTENT;

@@ -82,7 +82,7 @@ impl Side {
     }
 }
 
-/// A fault as it is asked for at the control door.
+/// A fault as it is asked for at the control API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FaultSpec {

@@ -8,7 +8,7 @@
 //!
 //! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature`, or for a bearer
 //! `entra` → api-version → limits → operation on the `world` (`service`) → `mint` → `answer`. A request for a
-//! bearer goes to `entra` after the faults. `door` is the door for tests.
+//! bearer goes to `entra` after the faults. `control` is the control API for tests.
 //!
 //! What is not established about the service is decided here and marked "not established" where it
 //! stands. Source of everything else: ACS REST 2023-10-01, recordings of the service, the SDKs.
@@ -16,7 +16,7 @@
 mod access_keys;
 mod answer;
 mod call;
-mod door;
+mod control;
 mod entra;
 mod environment;
 mod faults;
@@ -31,7 +31,7 @@ mod world;
 
 pub use answer::{Answering, REASON_HEADER, Reply};
 pub use call::Counts;
-pub use door::CONTROL_HEADER;
+pub use control::CONTROL_HEADER;
 pub use entra::{
     CertificateError, Challenge, EntraControls, EntraOptions, EntraPart, Machine, ManagedIdentity,
     Registration,

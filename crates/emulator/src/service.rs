@@ -20,7 +20,7 @@ use super::{
     access_keys::{self, KeyStamp, Slot},
     answer::{self, Answering, Envelope, Problem, Reply},
     call::{self, Call, Counts, Entry, IDENTITY_VERSIONS, Purpose, Route, TEAMS_VERSIONS},
-    door,
+    control,
     entra::{self, Asked, CertificateError, EntraControls, EntraPart, Place, Registration},
     faults::{Blow, Harm},
     mint::{KeyError, Mint},
@@ -69,7 +69,7 @@ impl Caller {
 }
 
 impl Emulator {
-    /// An emulator that tells the time by `clock`, plus whatever its control door moved it by.
+    /// An emulator that tells the time by `clock`, plus whatever its control API moved it by.
     ///
     /// # Errors
     /// When an access key in the options is none.
@@ -82,11 +82,11 @@ impl Emulator {
         })
     }
 
-    /// Answers one request: of ACS Identity, of Entra ID, or of the control door under `/_emulator/v1/`. Signed
+    /// Answers one request: of ACS Identity, of Entra ID, or of the control API under `/_emulator/v1/`. Signed
     /// is what the request's own URI and headers say, so both must be as they would be on the wire.
     pub async fn handle(&self, request: Request<Bytes>) -> Reply {
-        if request.uri().path().starts_with(door::PREFIX) {
-            return Reply::Answer(door::answer(self, &request));
+        if request.uri().path().starts_with(control::PREFIX) {
+            return Reply::Answer(control::answer(self, &request));
         }
         let began = self.clock.steady();
         let call = Call::read(request);
@@ -176,7 +176,7 @@ impl Emulator {
         self.world().entra.prepare_arc()
     }
 
-    /// Changes what the control door changes at `entra`.
+    /// Changes what the control API changes at `entra`.
     pub fn steer_entra(&self, change: impl FnOnce(&mut EntraControls)) {
         self.world().entra.steer(change);
     }
@@ -193,17 +193,17 @@ impl Emulator {
         counts.copied().unwrap_or_default()
     }
 
-    /// The control door as a function: the path after `/_emulator/v1/`, and JSON. It needs no secret.
+    /// The control API as a function: the path after `/_emulator/v1/`, and JSON. It needs no secret.
     ///
     /// # Errors
-    /// What the door says against it.
+    /// What the control API says against it.
     pub fn control(
         &self,
         method: &Method,
         path: &str,
         body: &serde_json::Value,
     ) -> Result<serde_json::Value, String> {
-        door::enter(self, method, path, body)
+        control::call_in_process(self, method, path, body)
     }
 
     pub fn now(&self) -> Timestamp {

@@ -27,7 +27,7 @@ use super::{answer::Reply, call::Outgoing};
 /// A function from request to reply.
 pub(super) type Replying = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Reply> + Send + Sync>;
 
-/// The largest request; the door for tests takes many tokens at once.
+/// The largest request; the control API takes many tokens at once.
 const LARGEST: usize = 32 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long connections may take to end once the server stops.

@@ -42,7 +42,7 @@ pub struct EmulatorOptions {
     /// Takes unknown ids of its own resource for existing ones, and tokens of another emulator with
     /// the same resource id for its own: as if it had kept its state over a restart.
     pub adopt: bool,
-    /// What the control door asks for; open if left out.
+    /// What the control API asks for; open if left out.
     pub control_secret: Option<Secret>,
     /// The tenant and the machine that bearers come from.
     pub entra: EntraOptions,

@@ -1,4 +1,4 @@
-use super::{guard::Door, *};
+use super::{guard::Listener, *};
 use crate::store::AuditQuery;
 
 const CONTROL: [(&str, &str); 10] = [
@@ -417,7 +417,7 @@ async fn the_page_needs_nothing_from_elsewhere() {
             .starts_with("default-src 'none'")
     );
     assert!(!page.text.contains("http://") && !page.text.contains("https://"));
-    let router = crate::api::public::router(harness.api.clone(), Door::Loopback);
+    let router = crate::api::public::router(harness.api.clone(), Listener::Loopback);
     let request = Request::get("/")
         .header("host", "evil.example")
         .body(Body::empty())

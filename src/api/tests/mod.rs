@@ -1,10 +1,10 @@
 //! The endpoints through their routers, in this process, over a real store and under paused time.
 
 mod access;
+mod admission;
 mod away;
 mod beside_store;
 mod control;
-mod doors;
 mod need_kinds;
 mod needs;
 mod news;
@@ -252,7 +252,7 @@ pub(super) fn holding(text: &str) -> Holding {
 impl Harness {
     /// Asks over TCP, from this machine.
     async fn tcp(&self, target: &str) -> Answer {
-        let router = public::router(self.api.clone(), guard::Door::Loopback);
+        let router = public::router(self.api.clone(), guard::Listener::Loopback);
         let request = Request::get(target).header("host", "localhost:9847");
         Answer::of(
             router

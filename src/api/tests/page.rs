@@ -4,7 +4,7 @@ use futures_util::StreamExt as _;
 
 use super::*;
 use crate::{
-    api::{guard::Door, public},
+    api::{guard::Listener, public},
     model::{HealthView, SinkAt},
 };
 
@@ -152,7 +152,7 @@ async fn an_identity_is_looked_up_only_where_names_may_be_shown() {
 #[tokio::test(start_paused = true)]
 async fn whoever_watches_gets_everything_once_and_then_what_changes() {
     let harness = harness().await;
-    let router = public::router(harness.api.clone(), Door::Loopback);
+    let router = public::router(harness.api.clone(), Listener::Loopback);
     let request = Request::get("/api/events").header("host", "localhost");
     let response = router
         .oneshot(request.body(Body::empty()).unwrap())
@@ -190,7 +190,7 @@ async fn whoever_watches_gets_everything_once_and_then_what_changes() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_with_the_daemon() {
     let harness = harness().await;
-    let router = public::router(harness.api.clone(), Door::Loopback);
+    let router = public::router(harness.api.clone(), Listener::Loopback);
     let request = Request::get("/api/events").header("host", "localhost");
     let response = router
         .oneshot(request.body(Body::empty()).unwrap())

@@ -19,7 +19,7 @@ enum Happening {
         step: Step,
         here: bool,
     },
-    /// This node is asked at one of its doors.
+    /// This node is asked by one of its queries.
     Ask(usize),
     /// The same while the database is away.
     AskAway(usize),
@@ -48,29 +48,29 @@ fn happenings() -> impl Strategy<Value = Happening> {
     prop_oneof![
         6 => (0..2_usize).prop_map(H::Issue),
         3 => (0..2_usize, step, any::<bool>()).prop_map(|(row, step, here)| H::Step { row, step, here }),
-        6 => (0..DOORS).prop_map(H::Ask),
-        6 => (0..DOORS).prop_map(H::AskAway),
+        6 => (0..QUERIES).prop_map(H::Ask),
+        6 => (0..QUERIES).prop_map(H::AskAway),
         3 => Just(H::Heed),
-        2 => (any::<bool>(), 0..DOORS).prop_map(|(signal, ask)| H::End { signal, ask }),
+        2 => (any::<bool>(), 0..QUERIES).prop_map(|(signal, ask)| H::End { signal, ask }),
         2 => Just(H::Copy),
         2 => Just(H::FailOver),
         2 => (0..2_usize).prop_map(H::Follow),
     ]
 }
 
-const DOORS: usize = 6;
+const QUERIES: usize = 6;
 
-/// What is said of each identity: its version, and whether the token of that was revoked, where the door says so.
+/// What is said of each identity: its version, and whether the token of that was revoked, where the query tells it.
 type Said = Vec<(String, (Version, Option<bool>))>;
 
-/// What this node says at one of its doors.
-async fn asked(store: &Store, door: usize) -> Said {
+/// What this node says to one of its queries.
+async fn asked(store: &Store, query: usize) -> Said {
     let names: Vec<Name> = NAMES.iter().map(|one| name(one)).collect();
     let of = |record: Record| {
         let revoked = Some(record.revoked);
         (record.spec.name.to_string(), (record.version, revoked))
     };
-    match door {
+    match query {
         0 => {
             let led = store.led_to(names).await.unwrap();
             let there = led.into_iter().filter_map(|led| match led {
@@ -143,10 +143,10 @@ impl Asked {
         }
     }
 
-    async fn ask_away(&mut self, door: usize) {
+    async fn ask_away(&mut self, query: usize) {
         let store = self.pair.node(1);
         store.database_is_silent("cut", at(self.now));
-        let said = asked(store, door).await;
+        let said = asked(store, query).await;
         store.database_answers();
         self.heard(said, "from the mirror");
     }
@@ -175,11 +175,11 @@ impl Asked {
                 let num = get(self.pair.node(0), NAMES[row]).await.num;
                 step(self.pair.node(n), num, on, now).await;
             }
-            Happening::Ask(door) => {
-                let said = asked(self.pair.node(1), door).await;
+            Happening::Ask(query) => {
+                let said = asked(self.pair.node(1), query).await;
                 self.heard(said, "from the database");
             }
-            Happening::AskAway(door) => self.ask_away(door).await,
+            Happening::AskAway(query) => self.ask_away(query).await,
             Happening::Heed => self.pair.node(1).heed_others(at(now)).await.unwrap(),
             Happening::End { signal, ask } => self.end(signal, ask).await,
             Happening::Copy => {
@@ -219,8 +219,8 @@ proptest! {
             for happening in happenings {
                 node.happen(happening).await;
             }
-            for door in 0..DOORS {
-                node.ask_away(door).await;
+            for query in 0..QUERIES {
+                node.ask_away(query).await;
             }
         });
     }

@@ -151,7 +151,7 @@ impl Receiver {
 /// A running dispatcher.
 pub(crate) struct Running {
     pub(crate) view: watch::Receiver<DispatcherView>,
-    pub(crate) door: mpsc::Sender<Ask>,
+    pub(crate) commands: mpsc::Sender<Ask>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), renewd::engine::DispatcherError>>,
 }
@@ -333,12 +333,12 @@ impl Harness {
             rate: settings.rate(),
             seed: 7,
         });
-        let (view, door) = (dispatcher.view(), dispatcher.commands());
+        let (view, commands) = (dispatcher.view(), dispatcher.commands());
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatcher.run(stop.clone()));
         Running {
             view,
-            door,
+            commands,
             stop,
             task,
         }

@@ -38,7 +38,7 @@ async fn test(dispatcher: &Running) -> Tested {
     let (answer, answered) = oneshot::channel();
     let resource = "contoso".parse().unwrap();
     dispatcher
-        .door
+        .commands
         .send(Ask::Test { resource, answer })
         .await
         .unwrap();
@@ -192,7 +192,7 @@ async fn whoever_asks_need_not_wait_for_breaker_receiver_or_schedule() {
     let asked = harness.clock.now();
     let retried = harness.store.retry_deliveries(Rows::default(), asked).await;
     assert_eq!(retried.unwrap(), 1);
-    dispatcher.door.send(Ask::GoOn).await.unwrap();
+    dispatcher.commands.send(Ask::GoOn).await.unwrap();
     harness.after(S).await;
     let seen = harness.receiver.seen();
     assert_eq!(seen.len(), 2);

@@ -1,4 +1,4 @@
-//! `renewd emulator` as a process, and its control door.
+//! `renewd emulator` as a process, and its control API.
 
 use std::{
     io::{BufRead, BufReader},
@@ -54,9 +54,9 @@ impl Emulator {
         self.connection_string.split_once("accesskey=").unwrap().1
     }
 
-    /// `PUT`s, `POST`s or `GET`s at the control door.
-    pub async fn control(&self, method: &str, door: &str, body: Option<Value>) -> Value {
-        let url = format!("{}/_emulator/v1/{door}", self.endpoint);
+    /// `PUT`s, `POST`s or `GET`s at the control API.
+    pub async fn control(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let url = format!("{}/_emulator/v1/{path}", self.endpoint);
         let mut request = self.http.request(method.parse().unwrap(), url);
         if let Some(body) = body {
             request = request
@@ -65,7 +65,7 @@ impl Emulator {
         }
         let answer = request.send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
-        assert!(status.is_success(), "{method} {door}: {status} {text}");
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
         if text.is_empty() {
             Value::Null
         } else {

@@ -82,7 +82,7 @@ pub enum Machine {
 }
 
 impl EntraControls {
-    /// With some of them changed, as the control door takes it: a JSON object of names and values.
+    /// With some of them changed, as the control API takes it: a JSON object of names and values.
     pub(in crate::entra) fn changed(&self, changes: Value) -> Result<Self, String> {
         let Value::Object(changes) = changes else {
             return Err("give an object of controls and their values".to_owned());

@@ -400,7 +400,7 @@ impl Entra {
         }
     }
 
-    /// The same, as the control door takes it.
+    /// The same, as the control API takes it.
     pub(super) fn steer_by(&mut self, changes: Value) -> Result<(), String> {
         let new = self.controls.changed(changes)?;
         self.steer(|controls| *controls = new);
@@ -483,7 +483,7 @@ impl Entra {
         }
     }
 
-    /// As the control door shows it; secrets included, whoever may ask there is a test.
+    /// As the control API shows it; secrets included, whoever may ask there is a test.
     pub(super) fn show(&self) -> Value {
         let registration = &self.registration;
         json!({

@@ -372,7 +372,7 @@ async fn trouble_is_told_as_the_part_tells_it_and_acs_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_door_shows_all_and_refuses_nonsense() {
+async fn the_control_api_shows_all_and_refuses_nonsense() {
     let place = place();
     let shown = place.control(Method::GET, "entra", Value::Null);
     assert_eq!(shown["client_id"], place.registration.client_id);

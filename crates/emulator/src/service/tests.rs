@@ -377,7 +377,7 @@ async fn tokens_end_at_the_time_of_the_moved_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_door_is_shut_to_whoever_does_not_know_the_secret() {
+async fn the_control_api_is_closed_to_whoever_does_not_know_the_secret() {
     let side = side(|options| options.control_secret = Some(Secret::new("s".to_owned())));
     let probe = async |path: &str, secret: &str| {
         let request = Request::get(format!("/_emulator/v1/{path}"))
@@ -474,7 +474,7 @@ async fn faults_before_and_after_the_operation_differ_in_what_took_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_breaks_every_call_and_leaves_the_door_open() {
+async fn an_outage_breaks_every_call_and_leaves_the_control_api_reachable() {
     let side = side(|_| ());
     let id = side.create().await;
     side.control(Method::POST, "faults", json!({"kind": "outage"}))

@@ -1,4 +1,4 @@
-//! The door for tests, verb by verb, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished. PUT is as
+//! The control API for tests, verb by verb, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished. PUT is as
 //! good as POST.
 //!
 //! | path | method | what |
@@ -40,10 +40,10 @@ use super::{
 
 pub(super) const PREFIX: &str = "/_emulator/v1/";
 
-/// The header that carries the control door's secret.
+/// The header that carries the control API's secret.
 pub const CONTROL_HEADER: HeaderName = HeaderName::from_static("x-emulator-control");
 
-/// Why the door does not do what it was asked.
+/// Why the control API does not do what it was asked.
 #[derive(Debug)]
 pub(super) struct Refusal(StatusCode, String);
 
@@ -57,12 +57,12 @@ impl Refusal {
     }
 }
 
-/// Answers a request to the door.
+/// Answers a request to the control API.
 pub(super) fn answer(emulator: &Emulator, request: &Request<Bytes>) -> Response<Bytes> {
     let path = request.uri().path().trim_start_matches(PREFIX);
     let done = if path == "jwks" {
         mint::jwks().map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
-    } else if !may_enter(emulator, request) {
+    } else if !is_authorized(emulator, request) {
         Err(Refusal(
             StatusCode::UNAUTHORIZED,
             format!("the header {CONTROL_HEADER} does not hold the control secret"),
@@ -76,8 +76,8 @@ pub(super) fn answer(emulator: &Emulator, request: &Request<Bytes>) -> Response<
     }
 }
 
-/// The door for whoever is in this process: the path, JSON in, JSON out.
-pub(super) fn enter(
+/// The same for whoever is in this process: the path, JSON in, JSON out.
+pub(super) fn call_in_process(
     emulator: &Emulator,
     method: &Method,
     path: &str,
@@ -92,7 +92,7 @@ pub(super) fn enter(
     dispatch(emulator, &request, path).map_err(|Refusal(_, what)| what)
 }
 
-fn may_enter(emulator: &Emulator, request: &Request<Bytes>) -> bool {
+fn is_authorized(emulator: &Emulator, request: &Request<Bytes>) -> bool {
     let Some(secret) = &emulator.options.control_secret else {
         return true;
     };

@@ -1,4 +1,4 @@
-//! The emulator's control door: where the demo asks which tokens live, and makes trouble.
+//! The emulator's control API: where the demo asks which tokens live, and makes trouble.
 
 use std::{path::Path, time::Duration};
 
@@ -13,7 +13,7 @@ use super::DemoError;
 /// How long the emulator may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-pub(super) struct Door {
+pub(super) struct ControlClient {
     http: reqwest::Client,
     /// `https://127.0.0.1:PORT`, without a slash.
     endpoint: String,
@@ -25,10 +25,10 @@ pub(super) struct Verdict {
     pub(super) live: bool,
 }
 
-impl Door {
+impl ControlClient {
     pub(super) fn new(endpoint: &str, ca_file: &Path) -> Result<Self, DemoError> {
         let cannot = |why: &dyn std::fmt::Display| {
-            DemoError::Door(format!("cannot speak to the emulator: {why}"))
+            DemoError::Control(format!("cannot speak to the emulator: {why}"))
         };
         // A second call finds the provider installed already, which is just as well.
         rustls::crypto::ring::default_provider()
@@ -65,8 +65,8 @@ impl Door {
     }
 
     pub(super) async fn end_outage(&self, number: u64) -> Result<(), DemoError> {
-        let door = format!("faults/{number}");
-        self.ask(Method::DELETE, &door, &Value::Null)
+        let path = format!("faults/{number}");
+        self.ask(Method::DELETE, &path, &Value::Null)
             .await
             .map(drop)
     }
@@ -86,18 +86,16 @@ impl Door {
 
     /// When the last revocation took place, by the emulator's clock.
     pub(super) async fn revoked_at(&self) -> Result<Timestamp, DemoError> {
-        let door = "requests?limit=1&operation=revoke";
-        let mut answer = self.ask(Method::GET, door, &Value::Null).await?;
+        let path = "requests?limit=1&operation=revoke";
+        let mut answer = self.ask(Method::GET, path, &Value::Null).await?;
         read(answer["requests"][0]["at"].take())
     }
 
-    async fn ask(&self, method: Method, door: &str, body: &Value) -> Result<Value, DemoError> {
+    async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value, DemoError> {
         let cannot = |why: &dyn std::fmt::Display| {
-            DemoError::Door(format!(
-                "the emulator's control door does not answer: {why}"
-            ))
+            DemoError::Control(format!("the emulator's control API does not answer: {why}"))
         };
-        let url = format!("{}/_emulator/v1/{door}", self.endpoint);
+        let url = format!("{}/_emulator/v1/{path}", self.endpoint);
         let mut request = self.http.request(method, url);
         request = request.header("content-type", "application/json");
         if !body.is_null() {
@@ -114,8 +112,8 @@ impl Door {
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, DemoError> {
     serde_json::from_value(value).map_err(|error| {
-        DemoError::Door(format!(
-            "the emulator's control door says something unexpected: {error}"
+        DemoError::Control(format!(
+            "the emulator's control API says something unexpected: {error}"
         ))
     })
 }
