@@ -63,7 +63,7 @@ pub(crate) struct Remote {
     application: String,
     /// How often a server fell silent, to any of the sessions that are beside each other.
     silences: Arc<AtomicU64>,
-    /// Whether each of them was seen to keep its session: no pooler gives a transaction another one.
+    /// Whether one of them was seen to keep its session beside another one, and none to lose it since.
     direct: Arc<AtomicBool>,
 }
 
@@ -320,7 +320,8 @@ async fn open_directly(
         return Ok(connected);
     }
     // Where there is no room for another one, each transaction still looks for itself.
-    let Ok(_beside) = open(remote, place, tls).await else {
+    let patience = remote.settings.connect_timeout / 4;
+    let Ok(Ok(_beside)) = timeout(patience, open(remote, place, tls)).await else {
         return Ok(connected);
     };
     let answers = connected.client.simple_query(MARK).await;

@@ -1,6 +1,7 @@
 //! What a database engine answers instead of rows, and what kind of trouble that is.
 
 use rusqlite::ErrorCode;
+use tokio_postgres::error::{Severity, SqlState};
 
 use super::connect::Away;
 
@@ -143,4 +144,30 @@ fn kind_in_postgres(code: &str) -> ErrorKind {
         code if code.starts_with("53") || code.starts_with("58") => ErrorKind::NotWritable,
         _ => ErrorKind::Other,
     }
+}
+
+/// Whether nothing more is to be had of a connection.
+pub(super) fn is_dead(code: &SqlState, severity: Option<Severity>) -> bool {
+    let ends = matches!(severity, Some(Severity::Fatal | Severity::Panic));
+    ends || code.code().starts_with("08")
+        || code.code().starts_with("57P")
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
+/// Whether the same transaction again may do.
+pub(super) fn is_worth_again(code: &SqlState) -> bool {
+    *code == SqlState::T_R_SERIALIZATION_FAILURE
+        || *code == SqlState::T_R_DEADLOCK_DETECTED
+        || is_about_statements(code)
+}
+
+/// Whether what was prepared does not serve any more: the schema changed.
+pub(super) fn is_about_statements(code: &SqlState) -> bool {
+    *code == SqlState::FEATURE_NOT_SUPPORTED
+}
+
+/// Whether the session knows nothing of what was prepared on it, or something else by that name: it is another one.
+pub(super) fn is_of_another_session(code: &SqlState) -> bool {
+    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT
 }

@@ -4,10 +4,13 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-type Answer = Result<u64, tokio_postgres::Error>;
-type Sent = Pin<Box<dyn Future<Output = Answer> + Send>>;
+use tokio::time::{error::Elapsed, timeout};
+use tokio_postgres::Error;
+
+type Sent = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>;
 
 /// In the order in which they were sent, which is that of their answers.
 #[derive(Default)]
@@ -15,7 +18,7 @@ pub(super) struct Pipeline(Vec<Sent>);
 
 impl Pipeline {
     /// Sends one: the connection passes it on once somebody waits for anything. An error: it could not be sent.
-    pub(super) fn send(&mut self, statement: Sent) -> Result<(), tokio_postgres::Error> {
+    pub(super) fn send(&mut self, statement: Sent) -> Result<(), Error> {
         let (mut statement, mut nobody) = (statement, Context::from_waker(Waker::noop()));
         match statement.as_mut().poll(&mut nobody) {
             Poll::Ready(answer) => answer.map(drop),
@@ -30,13 +33,13 @@ impl Pipeline {
         self.0.len()
     }
 
-    /// Waits for all answers. The first error of them: after that the server takes nothing more.
-    pub(super) async fn drain(self) -> Result<(), tokio_postgres::Error> {
+    /// Waits for all answers, for each of them so long. The first error of them: after that the server takes nothing more.
+    pub(super) async fn drain(self, deadline: Duration) -> Result<Result<(), Error>, Elapsed> {
         let mut first = Ok(());
         for sent in self.0 {
-            let answer = sent.await;
+            let answer = timeout(deadline, sent).await?;
             first = first.and(answer.map(drop));
         }
-        first
+        Ok(first)
     }
 }

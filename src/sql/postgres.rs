@@ -8,27 +8,27 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, VecDeque},
     fmt,
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError, Weak},
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
-use futures_util::{TryStreamExt as _, future::join};
+use futures_util::TryStreamExt as _;
 use rusqlite::ToSql;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::AbortHandle,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
-use tokio_postgres::{
-    Client, RowStream, Statement,
-    error::{Severity, SqlState},
-};
+use tokio_postgres::{Client, RowStream, Statement, error::SqlState};
 
 use super::{
     Result, SqlError,
     connect::{Away, Connected, MARK, Remote, Server, is_marked, race},
+    error::{is_about_statements, is_dead, is_of_another_session, is_worth_again},
     pipeline::Pipeline,
     text::{Control, Extent, controls, translated},
     wire::{Parameter, Unfit},
@@ -201,6 +201,10 @@ impl Session {
         mut see: impl FnMut(&tokio_postgres::Row) -> Result<bool>,
     ) -> Result<()> {
         let given = given(values)?;
+        if !is_selection(sql) {
+            // It may have: how many rows is not known yet.
+            self.changed.set(self.changed.get() + 1);
+        }
         let expected =
             expected.filter(|expected| *expected <= LAST_PAGE && translated(sql, Extent::Page).cut);
         let Some(expected) = expected else {
@@ -422,7 +426,11 @@ impl Session {
             Phase::Idle | Phase::Gone => return Err(gone()),
         }
         self.settle_open()?;
-        self.await_sent()?;
+        if let Err(error) = self.await_sent() {
+            // As after a commit that the server refuses, nothing is open.
+            self.batch("ROLLBACK").ok();
+            return Err(error);
+        }
         let client = self.client()?;
         // A commit that a standby has to confirm must not be given up by the server: it would count as done.
         let sql = "SET LOCAL statement_timeout = 0; COMMIT";
@@ -665,15 +673,21 @@ impl Session {
         self.block(async { tokio::time::sleep(GOODBYE).await });
     }
 
-    /// Waits for what the server answers, to what was sent before as well, within the deadline.
+    /// Waits for what the server answers, to what was sent before as well, for each within the deadline.
     fn wait<T: Send>(&self, answer: impl Future<Output = Db<T>> + Send) -> Tried<T> {
         let deadline = self.remote.deadline();
         let sent = self.pipeline.take();
-        let answer = async {
-            let (earlier, answer) = join(sent.drain(), answer).await;
-            earlier.and(answer)
-        };
-        let within = self.block(async { timeout(deadline, answer).await });
+        let within: std::result::Result<Db<T>, Elapsed> = self.block(async {
+            let mut answer = pin!(answer);
+            // It is sent at once, and its time begins when what was sent before is answered.
+            let begun = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
+            let earlier = sent.drain(deadline).await?;
+            let answer = match begun {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => timeout(deadline, answer).await?,
+            };
+            Ok(earlier.and(answer))
+        });
         match within {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(Trouble::Database(error)),
@@ -750,32 +764,6 @@ fn is_selection(sql: &str) -> bool {
 fn is_answer(error: &tokio_postgres::Error) -> bool {
     let said = error.as_db_error();
     said.is_some_and(|said| !is_dead(said.code(), said.parsed_severity()))
-}
-
-/// Whether nothing more is to be had of a connection.
-fn is_dead(code: &SqlState, severity: Option<Severity>) -> bool {
-    let ends = matches!(severity, Some(Severity::Fatal | Severity::Panic));
-    ends || code.code().starts_with("08")
-        || code.code().starts_with("57P")
-        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
-}
-
-/// Whether the same transaction again may do.
-fn is_worth_again(code: &SqlState) -> bool {
-    *code == SqlState::T_R_SERIALIZATION_FAILURE
-        || *code == SqlState::T_R_DEADLOCK_DETECTED
-        || is_about_statements(code)
-}
-
-/// Whether what was prepared does not serve any more: the schema changed.
-fn is_about_statements(code: &SqlState) -> bool {
-    *code == SqlState::FEATURE_NOT_SUPPORTED
-}
-
-/// Whether the session knows nothing of what was prepared on it, or something else by that name: it is another one.
-fn is_of_another_session(code: &SqlState) -> bool {
-    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT
 }
 
 /// A parameter that does not fit was never sent.

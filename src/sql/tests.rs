@@ -181,9 +181,10 @@ fn what_is_sent_arrives_in_order_and_its_error_is_told_to_whoever_waits_next() {
     add(1001).unwrap();
     conn.commit().unwrap();
     assert_eq!(number(&conn, count), 1001);
-    let waits: [fn(&Connection) -> Result<()>; 5] = [
+    let waits: [fn(&Connection) -> Result<()>; 6] = [
         |conn| conn.first("SELECT 7", [], |_| Ok(())).map(drop),
         |conn| conn.execute("DELETE FROM t", []).map(drop),
+        |conn| conn.each("SELECT num FROM t", [], Some(3), |_| Ok(true)),
         |conn| conn.batch("SAVEPOINT part"),
         Connection::await_sent,
         Connection::commit,
@@ -198,9 +199,12 @@ fn what_is_sent_arrives_in_order_and_its_error_is_told_to_whoever_waits_next() {
             matches!(&refused, SqlError::Refused { code, .. } if code == "23505"),
             "{refused}"
         );
-        assert!(conn.is_aborted());
-        assert!(matches!(add(2002), Err(SqlError::Aborted)));
-        conn.batch("ROLLBACK").unwrap();
+        // A commit that does not come about leaves nothing open.
+        if conn.is_in_transaction() {
+            assert!(conn.is_aborted());
+            assert!(matches!(add(2002), Err(SqlError::Aborted)));
+            conn.batch("ROLLBACK").unwrap();
+        }
         assert_eq!(number(&conn, "SELECT count(*) FROM t"), 1001);
     }
     // What is taken back is not asked about, and what does not fit is not sent.
@@ -215,6 +219,25 @@ fn what_is_sent_arrives_in_order_and_its_error_is_told_to_whoever_waits_next() {
     // Without a transaction it is waited for.
     assert!(add(1).is_err());
     assert_eq!(number(&conn, count), 1002);
+}
+
+#[test]
+fn each_of_what_was_sent_has_its_own_deadline() {
+    let database = Postgres::shared().database();
+    let conn = connection(&database);
+    conn.batch("CREATE TABLE t (num BIGINT)").unwrap();
+    let slow = "INSERT INTO t SELECT ?1 FROM (SELECT pg_sleep(?2)) slept";
+    conn.begin().unwrap();
+    let part = DEADLINE.as_secs_f64() / 2.0;
+    (0..3).for_each(|num| conn.send(slow, params![num, part]).unwrap());
+    assert_eq!(number(&conn, "SELECT count(*) FROM t"), 3);
+    conn.send(slow, params![3, 600.0]).unwrap();
+    let cut = conn.await_sent().unwrap_err();
+    assert!(
+        matches!(&cut, SqlError::Refused { code, .. } if code == "57014"),
+        "{cut}"
+    );
+    conn.batch("ROLLBACK").unwrap();
 }
 
 #[test]

@@ -353,15 +353,21 @@ impl Writer {
         let failed = |fault| StoreError::new(doing, fault);
         catch_unwind(AssertUnwindSafe(|| {
             let value = (operation.work)(txn).map_err(failed)?;
+            self.await_careful(txn).map_err(failed)?;
             let numbered = txn.finish();
             let effects = numbered.map_err(|fault| StoreError::new("number a change", fault))?;
-            if txn.careful {
-                let sent = self.db.conn.await_sent();
-                sent.map_err(|error| failed(Fault::Sql(error)))?;
-            }
+            self.await_careful(txn).map_err(failed)?;
             Ok((value, effects))
         }))
         .unwrap_or_else(|_| Err(lost(operation.doing)))
+    }
+
+    /// Where an operation is to fail by itself alone, all that it sent is answered.
+    fn await_careful(&self, txn: &Txn<'_>) -> Outcome<()> {
+        Ok(match txn.careful {
+            true => self.db.conn.await_sent()?,
+            false => (),
+        })
     }
 
     /// Commits, and tells others what it means to them.

@@ -390,6 +390,7 @@ impl Txn<'_> {
                 _ => others.push(end),
             }
         }
+        // Nothing was called: they are done when it is noted.
         let from = &[ItemState::Pending, ItemState::Called];
         for (to, nums) in items {
             let set = match to {
