@@ -12,8 +12,7 @@ use std::collections::BTreeMap;
 use super::{
     aside::RowKind,
     campaigns::ItemState,
-    commit::CurrentRow,
-    db::{self, Db, Txn, micros, signed, spelled},
+    db::{self, CurrentRow, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
     facts::PENDING,
     identities::token_place,

@@ -8,7 +8,10 @@ use super::{
     aside::RowKind,
     counters::Counted,
     creations::Orphaned,
-    db::{self, Changed, Db, PackedAttempts, Txn, listed, micros, next_number, signed, spelled},
+    db::{
+        self, Changed, CurrentRow, Db, PackedAttempts, Txn, listed, micros, next_number, signed,
+        spelled,
+    },
     error::{Answer, Outcome},
     identities::token_place,
     notices::CameTo,
@@ -21,33 +24,6 @@ use crate::{
     },
     sql::{self, Row, params},
 };
-
-/// What a decision about a row depends on.
-#[derive(Debug, Clone)]
-pub(super) struct CurrentRow {
-    pub(super) num: Num,
-    pub(super) name: Name,
-    pub(super) resource: Num,
-    pub(super) state: State,
-    pub(super) id: Option<IdentityId>,
-    pub(super) version: Version,
-    pub(super) next_kind: Kind,
-    pub(super) due_at: Option<i64>,
-    pub(super) due_why: Option<String>,
-    pub(super) minted_by: Option<String>,
-    pub(super) revoked_at: Option<i64>,
-    pub(super) asked_at: Option<i64>,
-    pub(super) attempts: PackedAttempts,
-    /// Whether it has failed, or people were told that it is late, since its last token.
-    pub(super) marked: bool,
-    /// Whether no sink takes its tokens.
-    pub(super) by_socket: bool,
-    /// When its token is to be renewed, and from when on that is late.
-    pub(super) renews_at: Option<i64>,
-    pub(super) late_at: Option<i64>,
-    /// Its sinks for which nothing is pending, where they were asked for with it.
-    pub(super) idle: Option<Vec<Num>>,
-}
 
 /// A token that was obtained; see [`Change::Issued`].
 struct Issue<'a> {
@@ -84,6 +60,9 @@ impl Store {
     }
 }
 
+/// What a result is written with as now may be so much earlier than what was written before it: each was read when its
+/// writing began, and none lasts longer.
+const WRITES_LAST: Duration = Duration::from_secs(10);
 /// An identity that was created under the id of another one is tried again so much later.
 const AFTER_REFUSED_ID: Duration = Duration::from_mins(10);
 
@@ -707,9 +686,10 @@ impl CurrentRow {
 
     /// Whether the row is still waiting for this very token.
     fn takes(&self, issue: &Issue<'_>, now: Timestamp) -> bool {
+        let latest = now.checked_add(WRITES_LAST).unwrap_or(now);
         let overtaken = |at: Option<i64>| {
             // After the clock was set back, an instant ahead of now says nothing about order.
-            at.is_some_and(|at| issue.call_began <= at && at <= micros(now))
+            at.is_some_and(|at| issue.call_began <= at && at <= micros(latest))
         };
         self.state.wants_token() && !overtaken(self.revoked_at) && !overtaken(self.asked_at)
     }

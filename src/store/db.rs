@@ -16,14 +16,14 @@ use serde::{
 
 use super::{
     aside::{Aside, RowKind},
-    commit::CurrentRow,
     error::{Fault, INSTEAD_OF_BACKUPS, Outcome},
     seal::Seal,
     withdrawals::Fact,
 };
 use crate::{
     model::{
-        Attempt, Attempts, CampaignId, IdLine, Name, NodeName, Num, SinkAt, Timestamp, Version,
+        Attempt, Attempts, CampaignId, IdLine, IdentityId, Kind, Name, NodeName, Num, SinkAt,
+        State, Timestamp, Version,
     },
     sql::{self, Column, Connection, FromSql, Params, Row, SqlError, ToSql, ValueRef},
 };
@@ -322,6 +322,33 @@ impl Effects {
         self.ahead |= next.ahead;
         self.accepted |= next.accepted;
     }
+}
+
+/// What a decision about a row depends on.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentRow {
+    pub(super) num: Num,
+    pub(super) name: Name,
+    pub(super) resource: Num,
+    pub(super) state: State,
+    pub(super) id: Option<IdentityId>,
+    pub(super) version: Version,
+    pub(super) next_kind: Kind,
+    pub(super) due_at: Option<i64>,
+    pub(super) due_why: Option<String>,
+    pub(super) minted_by: Option<String>,
+    pub(super) revoked_at: Option<i64>,
+    pub(super) asked_at: Option<i64>,
+    pub(super) attempts: PackedAttempts,
+    /// Whether it has failed, or people were told that it is late, since its last token.
+    pub(super) marked: bool,
+    /// Whether no sink takes its tokens.
+    pub(super) by_socket: bool,
+    /// When its token is to be renewed, and from when on that is late.
+    pub(super) renews_at: Option<i64>,
+    pub(super) late_at: Option<i64>,
+    /// Its sinks for which nothing is pending, where they were asked for with it.
+    pub(super) idle: Option<Vec<Num>>,
 }
 
 /// By how much the counters change with what an operation has written so far.

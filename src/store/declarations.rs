@@ -374,7 +374,7 @@ impl Txn<'_> {
 
     /// A forgotten row stays until its consumers have been told; one that never had anything to tell
     /// goes at once.
-    fn forget(&mut self, row: &super::commit::CurrentRow, now: Timestamp) -> Outcome<Version> {
+    fn forget(&mut self, row: &super::db::CurrentRow, now: Timestamp) -> Outcome<Version> {
         if row.state == State::Deleted {
             // Its id is no more, and its consumers have been told.
             self.set_id(row.num, None)?;

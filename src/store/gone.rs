@@ -5,8 +5,7 @@
 use super::{
     Cause, Store,
     aside::RowKind,
-    commit::CurrentRow,
-    db::{self, Txn, micros, spelled},
+    db::{self, CurrentRow, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
     tables::Counting,
 };

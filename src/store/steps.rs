@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Store,
     aside::RowKind,
-    commit::CurrentRow,
-    db::{self, Txn, list, listed, micros, spelled},
+    db::{self, CurrentRow, Txn, list, listed, micros, spelled},
     error::{Answer, Outcome},
     tables::Counting,
     tables::update_identities,

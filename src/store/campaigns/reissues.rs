@@ -6,8 +6,7 @@ use super::{
     super::{
         Store,
         aside::RowKind,
-        commit::CurrentRow,
-        db::{self, Txn, list, listed, micros},
+        db::{self, CurrentRow, Txn, list, listed, micros},
         error::{Answer, Each, Outcome},
         identities::count,
         sinks::waited_for,

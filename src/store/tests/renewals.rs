@@ -96,6 +96,18 @@ async fn a_token_whose_call_began_before_a_revocation_is_refused() {
 }
 
 #[tokio::test]
+async fn a_revocation_counts_although_the_result_began_to_be_written_before_it() {
+    let (home, num) = active().await;
+    step(&home, num, revoked(20, Then::Reissue), 20).await;
+    for now in [12, 18, 19] {
+        let applied = commit(&home, issued(num, 11, None), now).await;
+        assert_eq!(applied, Applied::Stale, "{now}");
+    }
+    let due = get(&home, "bot").await.due.unwrap();
+    assert_eq!(due.why, DueReason::Revoked);
+}
+
+#[tokio::test]
 async fn a_clock_set_back_after_a_revocation_refuses_nothing_for_long() {
     let (home, num) = active().await;
     step(&home, num, revoked(100_000, Then::Reissue), 100_000).await;
@@ -481,6 +493,7 @@ on_postgres! {
     a_declared_identity_becomes_due_and_its_token_is_handed_over
     an_identity_that_is_created_under_the_id_of_another_waits_and_is_told
     a_token_whose_call_began_before_a_revocation_is_refused
+    a_revocation_counts_although_the_result_began_to_be_written_before_it
     a_clock_set_back_after_a_revocation_refuses_nothing_for_long
     a_token_for_scopes_that_changed_meanwhile_is_refused_and_due_again
     an_identity_that_was_created_too_late_is_kept_without_its_token
