@@ -364,10 +364,10 @@ impl Writer {
 
     /// Where an operation is to fail by itself alone, all that it sent is answered.
     fn await_careful(&self, txn: &Txn<'_>) -> Outcome<()> {
-        Ok(match txn.careful {
-            true => self.db.conn.await_sent()?,
-            false => (),
-        })
+        if txn.careful {
+            self.db.conn.await_sent()?;
+        }
+        Ok(())
     }
 
     /// Commits, and tells others what it means to them.
