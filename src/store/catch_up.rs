@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::{
     aside::RowKind,
     campaigns::ItemState,
+    commit::latest,
     db::{self, CurrentRow, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
     facts::PENDING,
@@ -506,9 +507,8 @@ impl Txn<'_> {
         brought: &mut BroughtUp,
         now: Timestamp,
     ) -> Outcome<()> {
-        // An instant ahead of now is from before the clock was set back, and says nothing about order.
         let is_newer = |at: Timestamp| {
-            let ahead = |was: i64| was > micros(now) && was != micros(at);
+            let ahead = |was: i64| was > latest(now) && was != micros(at);
             row.revoked_at
                 .is_none_or(|was| was < micros(at) || ahead(was))
         };

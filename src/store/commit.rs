@@ -60,9 +60,16 @@ impl Store {
     }
 }
 
-/// What a result is written with as now may be so much earlier than what was written before it: each was read when its
-/// writing began, and none lasts longer.
+/// What is written with as now may be so much earlier than what was written before: each was read when its writing began,
+/// and none lasts longer.
 const WRITES_LAST: Duration = Duration::from_secs(10);
+
+/// The latest instant that may have been noted by now. One ahead of it is from before the clock was set back, and says
+/// nothing about order.
+pub(super) fn latest(now: Timestamp) -> i64 {
+    micros(now.checked_add(WRITES_LAST).unwrap_or(now))
+}
+
 /// An identity that was created under the id of another one is tried again so much later.
 const AFTER_REFUSED_ID: Duration = Duration::from_mins(10);
 
@@ -686,11 +693,8 @@ impl CurrentRow {
 
     /// Whether the row is still waiting for this very token.
     fn takes(&self, issue: &Issue<'_>, now: Timestamp) -> bool {
-        let latest = now.checked_add(WRITES_LAST).unwrap_or(now);
-        let overtaken = |at: Option<i64>| {
-            // After the clock was set back, an instant ahead of now says nothing about order.
-            at.is_some_and(|at| issue.call_began <= at && at <= micros(latest))
-        };
+        let overtaken =
+            |at: Option<i64>| at.is_some_and(|at| issue.call_began <= at && at <= latest(now));
         self.state.wants_token() && !overtaken(self.revoked_at) && !overtaken(self.asked_at)
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Store,
     aside::RowKind,
+    commit::latest,
     db::{self, CurrentRow, Txn, list, listed, micros, spelled},
     error::{Answer, Outcome},
     tables::Counting,
@@ -232,8 +233,7 @@ impl Txn<'_> {
     ) -> Outcome<Version> {
         self.effects.touched.rows.insert(row.num);
         let reissues = row.state.wants_token() && then != Then::Hold;
-        // An instant ahead of now is from before the clock was set back, and hides no later revocation. Of an active row
-        // all is said in one statement.
+        // One from before the clock was set back hides no later revocation. Of an active row all is said in one statement.
         if reissues && row.state == State::Active {
             self.write_identities(
                 "SET revoked_at = CASE WHEN revoked_at > ?2 AND revoked_at <= ?5 THEN revoked_at ELSE ?2 END, good_until = 0, \
@@ -243,14 +243,14 @@ impl Txn<'_> {
                     micros(at),
                     just_after(at.max(now)),
                     spelled(&DueReason::Revoked),
-                    micros(now)
+                    latest(now)
                 ],
                 Counting::of_due(row.num, row.due_at.is_some()),
             )?;
             self.effects.due = true;
         } else {
             let what = "SET revoked_at = CASE WHEN revoked_at > ?2 AND revoked_at <= ?3 THEN revoked_at ELSE ?2 END WHERE num = ?1";
-            let params = [row.num, micros(at), micros(now)];
+            let params = [row.num, micros(at), latest(now)];
             self.write_identities(what, params, Counting::Nothing)?;
             if !row.state.wants_token() {
                 return Ok(row.version);

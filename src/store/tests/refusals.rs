@@ -99,6 +99,28 @@ proptest! {
     }
 }
 
+/// Each item is done with this step of its row.
+fn ended(campaign: &Arc<Campaign>, fleet: &[Record], step: &Step) -> Vec<ItemNote> {
+    let note = |record: &Record| {
+        ItemNote::Ended(Box::new(ItemEnd {
+            campaign: campaign.clone(),
+            num: record.num,
+            step: Some(StepOn {
+                num: record.num,
+                step: step.clone(),
+                request_id: None,
+            }),
+            outcome: ItemOutcome::Done {
+                at: at(4),
+                request_id: None,
+            },
+            notice: None,
+            again_at: None,
+        }))
+    };
+    fleet.iter().map(note).collect()
+}
+
 #[tokio::test]
 async fn deliveries_and_campaign_items_go_on_without_what_is_refused() {
     let home = Home::new();
@@ -110,28 +132,13 @@ async fn deliveries_and_campaign_items_go_on_without_what_is_refused() {
     let id = home.create_campaign(new, at(3)).await.unwrap();
     home.refuse("campaign_item", "new.num = 4");
     let campaign = Arc::new(home.campaign(id).await.unwrap().unwrap());
-    let notes = fleet.iter().map(|record| {
-        ItemNote::Ended(Box::new(ItemEnd {
-            campaign: campaign.clone(),
-            num: record.num,
-            step: Some(StepOn {
-                num: record.num,
-                step: Step::Revoked {
-                    at: at(4),
-                    then: Then::Hold,
-                },
-                request_id: None,
-            }),
-            outcome: ItemOutcome::Done {
-                at: at(4),
-                request_id: None,
-            },
-            notice: None,
-            again_at: None,
-        }))
-    });
+    let step = Step::Revoked {
+        at: at(4),
+        then: Then::Hold,
+    };
+    let notes = ended(&campaign, &fleet, &step);
     let each = home
-        .note_items(&resource(), Arc::new(notes.collect()), at(4))
+        .note_items(&resource(), Arc::new(notes), at(4))
         .await
         .unwrap();
     let refused: Vec<usize> = (0..each.len()).filter(|at| each[*at].is_err()).collect();
@@ -160,25 +167,9 @@ async fn orders_to_renew_and_their_tokens_go_on_without_what_is_refused() {
     let id = home.create_campaign(new, at(3)).await.unwrap();
     let campaign = Arc::new(home.campaign(id).await.unwrap().unwrap());
     home.refuse("identity", "new.num = 4 AND new.due_why = 'requested'");
-    let notes = fleet.iter().map(|record| {
-        ItemNote::Ended(Box::new(ItemEnd {
-            campaign: campaign.clone(),
-            num: record.num,
-            step: Some(StepOn {
-                num: record.num,
-                step: Step::Due(DueReason::Requested),
-                request_id: None,
-            }),
-            outcome: ItemOutcome::Done {
-                at: at(4),
-                request_id: None,
-            },
-            notice: None,
-            again_at: None,
-        }))
-    });
+    let notes = ended(&campaign, &fleet, &Step::Due(DueReason::Requested));
     let each = home
-        .note_items(&resource(), Arc::new(notes.collect()), at(4))
+        .note_items(&resource(), Arc::new(notes), at(4))
         .await
         .unwrap();
     let refused: Vec<usize> = (0..each.len()).filter(|at| each[*at].is_err()).collect();
