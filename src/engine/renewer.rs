@@ -112,6 +112,8 @@ pub struct Renewer {
     flights: BTreeMap<Id, Flight>,
     /// Rows in flight or not committed yet.
     busy: BTreeSet<Num>,
+    /// Those of them that were when something became due last: whether it was one of them shows once it is not busy.
+    busy_then: BTreeSet<Num>,
     /// Rows that are left alone for a while, because the store refused what became of them.
     resting: BTreeMap<Num, Steady>,
     /// Whether it is known what an earlier process announced.
@@ -185,7 +187,10 @@ impl Worker for Renewer {
                 }
             }
             RenewerEvent::Proved(asked) => self.on_proof(asked),
-            RenewerEvent::Due => self.look_again(),
+            RenewerEvent::Due => {
+                self.busy_then.clone_from(&self.busy);
+                self.look_again();
+            }
             // The next round sees it.
             RenewerEvent::Bearer => {}
         }
@@ -251,6 +256,7 @@ impl Renewer {
             calls: JoinSet::new(),
             flights: BTreeMap::new(),
             busy: BTreeSet::new(),
+            busy_then: BTreeSet::new(),
             resting: BTreeMap::new(),
             restored: false,
             is_deposed: false,

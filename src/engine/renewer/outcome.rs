@@ -568,6 +568,9 @@ impl Renewer {
         let num = num_of(change);
         if !matches!(change, Change::LateNotified { .. } | Change::Excused { .. }) {
             self.busy.remove(&num);
+            if self.busy_then.remove(&num) {
+                self.look_again();
+            }
         }
         match applied {
             Applied::Done(_) => {

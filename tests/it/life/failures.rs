@@ -397,18 +397,7 @@ async fn a_re_issue_that_failed_once_is_tried_again_within_seconds() {
         let first = call.operation == "issue" && failed.lock().unwrap().insert(call.id.clone());
         first.then_some(Fault::Status(500, "InternalError", "Sorry."))
     });
-    let at = world.clock.now();
-    let steps = world.records().await.into_iter().map(|record| StepOn {
-        num: record.num,
-        step: Step::Revoked {
-            at,
-            then: Then::Reissue,
-        },
-        request_id: None,
-    });
-    let cause = Cause::ours("a laptop was stolen");
-    let revoked = world.store().step(steps.collect(), &cause, at).await;
-    revoked.unwrap();
+    revoke_all(&world).await;
     world.service.forget_calls();
     world.pass(SECOND / 2).await;
     let told = world.why("bot-0000").await;
@@ -448,17 +437,7 @@ async fn why_tells_what_holds_a_due_row_back() {
         }
         None
     };
-    let at = world.clock.now();
-    let due = world.records().await.into_iter().map(|record| StepOn {
-        num: record.num,
-        step: Step::Revoked {
-            at,
-            then: Then::Reissue,
-        },
-        request_id: None,
-    });
-    let cause = Cause::ours("a laptop was stolen");
-    world.store().step(due.collect(), &cause, at).await.unwrap();
+    revoke_all(&world).await;
     world.pass(SECOND * 2).await;
     let (because, sentence) = by(HeldBy::Pace).await.unwrap();
     assert!(because.contains("is at its pace"), "{because}");
@@ -505,4 +484,56 @@ async fn a_question_that_waits_for_a_slow_store_holds_up_nobody() {
         world.pass(HOUR + MINUTE * 15).await;
         assert_eq!(world.service.without_live_token(), 0, "seed {seed}");
     }
+}
+
+/// Whenever a token is revoked while its renewal is under way, or is written and the answer is on its way: it is asked for
+/// again, whatever the renewer hears first.
+#[tokio::test(start_paused = true)]
+async fn what_is_revoked_while_it_is_renewed_is_asked_for_again_at_once() {
+    for after in (0..40).map(|n| Duration::from_millis(n * 100)) {
+        let world = World::start(Setting::of(3)).await;
+        world.pass(MINUTE).await;
+        world.service.delay(SECOND / 2);
+        let takes = Arc::new(Mutex::new(Duration::from_millis(1)));
+        let ways = takes.clone();
+        let link = Link::carried(world.clock.clone(), move || *ways.lock().unwrap());
+        world.store().reached_by(link);
+        revoke_all(&world).await;
+        let begun = world.clock.steady();
+        let until = async |at: Duration| {
+            world
+                .pass((begun + at).saturating_sub(world.clock.steady()))
+                .await
+        };
+        // The answer to what is written then takes three seconds.
+        until(SECOND / 4).await;
+        *takes.lock().unwrap() = SECOND * 3;
+        until(SECOND * 3 / 4).await;
+        *takes.lock().unwrap() = Duration::from_millis(1);
+        until(SECOND * 3 / 4 + after).await;
+        revoke_all(&world).await;
+        world.pass(SECOND * 10).await;
+        let behind = world.records().await;
+        let behind: Vec<_> = behind.iter().filter(|record| record.revoked).collect();
+        assert!(behind.is_empty(), "{after:?}: {behind:?}");
+    }
+}
+
+/// Notes that every token was revoked, and is to be issued again.
+async fn revoke_all(world: &World) {
+    let at = world.clock.now();
+    let steps = world.records().await.into_iter().map(|record| StepOn {
+        num: record.num,
+        step: Step::Revoked {
+            at,
+            then: Then::Reissue,
+        },
+        request_id: None,
+    });
+    let cause = Cause::ours("a laptop was stolen");
+    world
+        .store()
+        .step(steps.collect(), &cause, at)
+        .await
+        .unwrap();
 }
