@@ -253,7 +253,7 @@ pub(super) fn shown(
         mut document,
     } = holding;
     let stands = standing(&record, grounds, now);
-    if document.token.is_some() && !stands.may_be_served() {
+    if !stands.may_be_served() {
         document.token = None;
         document.state = record.state_at(now);
     }

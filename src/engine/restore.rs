@@ -96,6 +96,9 @@ async fn restore_bundle(
 ) -> Result<RestoredFiles, StoreError> {
     let gathered = gather(store, name).await?;
     restored.seen = gathered.members.len();
+    if gathered.lost > 0 {
+        return Ok(restored);
+    }
     match sink.deliver_bundle(gathered.members, clock.now()).await {
         Ok(Receipt { outcome, placed }) => {
             restored.mended = usize::from(outcome != DeliveryOutcome::Unchanged);
@@ -264,6 +267,9 @@ pub(super) fn dead(
     renewers: &RenewerViews,
     now: Timestamp,
 ) -> Option<&'static str> {
+    if let Some(why) = consignment.awaits_successor() {
+        return Some(why);
+    }
     let document = &consignment.document;
     document.token.as_ref()?;
     let (issued_at, expires_at) = document.issued_at.zip(document.expires_at)?;
@@ -276,8 +282,7 @@ pub(super) fn dead(
         minted_by: String::new(),
     };
     let expired = token_standing(&token, None, &grounds, now).is_dead();
-    let revoked = consignment.revoked();
-    revoked.or(expired.then_some("the token expired before it could be delivered"))
+    expired.then_some("the token expired before it could be delivered")
 }
 
 /// Everything that belongs into a bundle.
@@ -286,6 +291,8 @@ pub(super) struct Gathered {
     pub(super) waiting: Vec<(Num, Version)>,
     /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
     pub(super) broken: Vec<(Num, Version, String)>,
+    /// How many have lost their tokens, which consumers read from the bundle that there is until successors come.
+    pub(super) lost: usize,
     pub(super) losses: i64,
 }
 
@@ -295,6 +302,7 @@ pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, Sto
         members: Vec::new(),
         waiting: Vec::new(),
         broken: Vec::new(),
+        lost: 0,
         losses: store.losses(name).await?,
     };
     let mut after = 0;
@@ -306,9 +314,10 @@ pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, Sto
         after = last.num;
         for member in page {
             match member.consignment {
-                Ok(consignment) if consignment.revoked().is_some() => {
+                Ok(consignment) if let Some(why) = consignment.awaits_successor() => {
+                    gathered.lost += usize::from(consignment.lost_its_token());
                     // Its old token is never put back; its successor comes at once.
-                    if let (true, Some(why)) = (member.is_pending, consignment.revoked()) {
+                    if member.is_pending {
                         let why = why.to_owned();
                         gathered.broken.push((member.num, member.wanted, why));
                     }

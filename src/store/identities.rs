@@ -68,11 +68,21 @@ pub enum Led {
 }
 
 impl Consignment {
-    /// Why its token may not be delivered or put back, if it was revoked: what consumers hold stays until
-    /// the successor comes.
-    pub fn revoked(&self) -> Option<&'static str> {
-        (self.document.token.is_some() && self.revoked)
-            .then_some("the token was revoked before it could be delivered")
+    /// Why it may not be delivered or put back, if its token was revoked or is not stored any more: what consumers hold
+    /// stays until the successor comes.
+    pub fn awaits_successor(&self) -> Option<&'static str> {
+        match &self.document.token {
+            Some(_) if self.revoked => Some("the token was revoked before it could be delivered"),
+            None if self.lost_its_token() => {
+                Some("its token is not stored any more, and the successor is still to come")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its token was dropped with the seal key that was lost. It may be alive, and consumers may hold it.
+    pub fn lost_its_token(&self) -> bool {
+        self.document.state == State::Active && self.document.token.is_none()
     }
 }
 

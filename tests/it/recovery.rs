@@ -1,11 +1,22 @@
 //! `docs/recovery.md`, typed: each recipe is read from the page and its commands are run in their order.
 //! Only places differ: a stage's folders stand for the machine's, a child process for the unit.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use serde_json::json;
 use tokio::time::timeout;
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, until};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recovery.md");
 /// Verbs of the page that read the configuration, which on a real machine is at its usual place.
@@ -16,21 +27,40 @@ struct Machine {
     stage: Stage,
     daemon: Option<Daemon>,
     emulator: Emulator,
+    looks: Looks,
 }
 
 impl Machine {
     async fn start() -> Self {
+        Self::start_with(&["files"]).await
+    }
+
+    /// With these of the sinks `files` and `all`, a bundle.
+    async fn start_with(sinks: &[&str]) -> Self {
         let emulator = Emulator::start(&[]);
         let stage = Stage::new(&emulator);
+        let bundle = format!(
+            "\n[[sink.file]]\nname = \"all\"\npath = \"{}\"\nbundle = true\n",
+            stage.path("all.json").display()
+        );
         stage.configure(
-            &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 3, &["files"])),
+            &(stage.base_config()
+                + &stage.sinks_config(None)
+                + &bundle
+                + &identities("bot", 3, sinks)),
         );
         let daemon = Daemon::start(&stage.path("renewd.toml")).await;
-        for name in ["bot-0", "bot-1", "bot-2"] {
-            stage.there(name).await;
-        }
+        let files = ["bot-0", "bot-1", "bot-2"].map(|name| format!("tokens/{name}.json"));
+        let bundle = sinks.contains(&"all").then(|| "all.json".to_owned());
+        let files = files
+            .into_iter()
+            .chain(bundle)
+            .map(|file| stage.path(&file));
+        let files: Vec<PathBuf> = files.collect();
+        until("every file", || files.iter().all(|file| file.exists())).await;
         Self {
             stage,
+            looks: Looks::at(files),
             daemon: Some(daemon),
             emulator,
         }
@@ -133,6 +163,43 @@ impl Machine {
         assert_eq!(self.ids(), ids);
         let stats = self.emulator.control("GET", "stats", None).await;
         assert_eq!(stats["identities"]["created"], created, "{stats}");
+        // Whoever read a token from a file meanwhile found one.
+        let without = self.looks.without.lock().unwrap();
+        assert!(without.is_empty(), "{}", without[0]);
+    }
+}
+
+/// Looks at files over and over, as who reads tokens from them.
+struct Looks {
+    stop: Arc<AtomicBool>,
+    /// What held no token.
+    without: Arc<Mutex<Vec<String>>>,
+}
+
+impl Looks {
+    fn at(files: Vec<PathBuf>) -> Self {
+        let looks = Self {
+            stop: Arc::default(),
+            without: Arc::default(),
+        };
+        let (stop, without) = (looks.stop.clone(), looks.without.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                // One that a test removed is looked at once it is there again.
+                let texts = files
+                    .iter()
+                    .filter_map(|file| fs::read_to_string(file).ok());
+                let lacks = |text: &String| !text.contains("\"token\":\"");
+                without.lock().unwrap().extend(texts.filter(lacks));
+            }
+        });
+        looks
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
@@ -309,11 +376,17 @@ async fn moving_to_a_new_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seal_key_is_lost_for_ever() {
-    let mut machine = Machine::start().await;
+    let mut machine = Machine::start_with(&["files", "all"]).await;
     let (ids, before) = (machine.ids(), machine.stage.token("bot-0"));
     machine.type_in("systemctl stop renewd").await;
     fs::remove_file(machine.stage.path("state/seal.key")).unwrap();
+    let outage = json!({"kind": "outage"});
+    machine
+        .emulator
+        .control("POST", "faults", Some(outage))
+        .await;
     machine.follow("The seal key is lost for ever").await;
+    machine.emulator.control("DELETE", "faults", None).await;
     timeout(
         Duration::from_secs(30),
         machine.stage.reissued("bot-0", &before),

@@ -19,6 +19,8 @@ const GATHERING: Duration = Duration::from_millis(200);
 /// Between two writes, at the least; a large bundle takes a tenth of the time at most.
 const REST: Duration = Duration::from_secs(1);
 const REST_FACTOR: u32 = 9;
+/// The bundle that there is stays for so long, at most, where identities have lost their tokens: they may be alive in it.
+const LOST_FOR: Duration = Duration::from_mins(10);
 
 /// What a bundle's dispatcher remembers.
 #[derive(Debug, Default)]
@@ -29,6 +31,8 @@ pub(super) struct Bundle {
     is_writing: bool,
     /// How many identities had left when it was read for the last write; unknown before the first.
     losses: Option<i64>,
+    /// Until when it stays as it is, for those that have lost their tokens.
+    stays_until: Option<Steady>,
     failures: u32,
 }
 
@@ -57,8 +61,16 @@ impl Dispatcher {
             members,
             waiting,
             broken,
+            lost,
             losses,
         } = gather(&self.store, &self.name).await?;
+        if lost == 0 {
+            self.bundle.stays_until = None;
+        } else if steady < *self.bundle.stays_until.get_or_insert(steady + LOST_FOR) {
+            self.bundle.write_at = None;
+            self.want_bundle(REST);
+            return Ok(());
+        }
         self.set_aside(broken);
         let load = BundleLoad {
             waiting,

@@ -380,7 +380,8 @@ impl World {
             let consignment = self.home.consignment(record.num).await.unwrap().unwrap();
             let document = &consignment.document;
             let lives = document.expires_at.is_some_and(|end| end > at(self.now));
-            let handed_out = document.token.is_some() && lives && consignment.revoked().is_none();
+            let handed_out =
+                document.token.is_some() && lives && consignment.awaits_successor().is_none();
             let issued_at = consignment.document.issued_at;
             if let (true, Some(revoked_at)) = (handed_out, before.revoked_at) {
                 assert!(
