@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use self::observation::{Late, Observed};
 use self::{
-    nodes::{is_served, node_needs},
+    nodes::{is_served, node_needs, told_by_leader},
     observation::{counted, need},
     resources::{
         creations_need, failing_need, gone_need, key_need, key_needs, late_need, refused_need,
@@ -100,6 +100,7 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
     }
     surrounding_needs(known, &mut needs);
     node_needs(known, &mut needs);
+    needs.extend(told_by_leader(known));
     needs.extend(certificates(known).needs());
     needs.sort_by_key(|need| need.kind);
     needs
@@ -392,10 +393,10 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
 
 /// Identities that want tokens of a resource that is not configured any more.
 fn unconfigured_needs<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
-    // A machine that does not lead renews nothing, whatever is configured.
+    // A machine that does not lead renews nothing, whatever is configured, nor does one that has not begun to.
     let follows = known
         .cluster
-        .is_some_and(|cluster| cluster.epoch().is_none());
+        .is_some_and(|cluster| cluster.epoch().is_none() || known.renewers.is_empty());
     let of = known.counts.identities.iter().filter(move |_| !follows);
     let of = of.filter(|(resource, _)| !known.renewers.contains_key(*resource));
     of.filter_map(|(resource, states)| {
@@ -625,6 +626,7 @@ mod tests {
             held_step_secs: None,
             disk: Disk::Roomy,
             unbound: None,
+            told: &BTreeMap::new(),
             cluster: None,
         })
     }

@@ -82,10 +82,12 @@ async fn set_drained(
 ) -> Result<Json<Nodes>, Problem> {
     let known = nodes(api).await?;
     let name = named(&name)?;
-    let is_able = |row: &NodeRow| row.alive && row.drained_at.is_none() && row.name != name;
+    let is_able =
+        |row: &NodeRow| row.alive && row.reaches && row.drained_at.is_none() && row.name != name;
     if drained && !known.nodes.iter().any(is_able) {
-        let why =
-            format!("no other node could lead instead of {name}: each is drained or does not run");
+        let why = format!(
+            "no other node could lead instead of {name}: each is drained, does not reach ACS or does not run"
+        );
         return Err(Problem::new(ProblemType::Conflict, why));
     }
     let cause = admin.cause(api, ask.reason).await;

@@ -77,6 +77,8 @@ pub(super) struct StoreAnswers {
     /// Some of those who hold no live token, by what serves them.
     pub lacking: BTreeMap<String, Vec<Name>>,
     pub key_changes: Answer<Vec<KeyChange>>,
+    /// Where this machine does not lead, what is told and not over.
+    pub told: Answer<BTreeMap<String, NoticeKind>>,
     /// Sinks that other machines of the cluster serve.
     pub beside: Answer<BTreeMap<SinkAt, DispatcherView>>,
     pub last_backup: Answer<Option<Timestamp>>,
@@ -103,6 +105,7 @@ impl StoreAnswers {
             self.resealing.as_ref().err(),
             self.withheld.as_ref().err(),
             self.key_changes.as_ref().err(),
+            self.told.as_ref().err(),
             self.beside.as_ref().err(),
             self.last_backup.as_ref().err(),
             self.earliest_expiry.as_ref().err(),
@@ -502,7 +505,7 @@ impl Snapshot {
     /// Hands everything that is known to a decision.
     fn known<T>(&self, decide: impl FnOnce(&Observed<'_>) -> T) -> T {
         let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
-        let none_beside = BTreeMap::new();
+        let (none_beside, none_told) = (BTreeMap::new(), BTreeMap::new());
         let stored = &self.stored;
         // While the database is away that is said instead.
         let trouble = stored.trouble().filter(|_| self.away.is_none());
@@ -535,6 +538,7 @@ impl Snapshot {
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
             unbound: self.unbound.as_ref(),
+            told: stored.told.as_ref().unwrap_or(&none_told),
             cluster: self.shared_state.cluster_standing().as_ref(),
         })
     }
@@ -662,6 +666,10 @@ async fn stored(
         withheld: store.withheld(now - WITHHELD_FOR, NAMED).await,
         last_backup: store.last_backup().await,
         key_changes: store.open_key_changes().await,
+        told: match api.shared_state().follows() {
+            true => store.open_notices().await,
+            false => Ok(BTreeMap::new()),
+        },
         beside: api.sinks_beside().await,
         earliest_expiry: Ok(BTreeMap::new()),
         overdue_since: Ok(BTreeMap::new()),

@@ -328,6 +328,10 @@ fn missing(record: &Record, renewer: &RenewerView, stands: Standing, now: Timest
             how: TokenEnd::Expired,
             ..
         } => "its token has expired",
+        Standing::Dead {
+            how: TokenEnd::Dropped,
+            ..
+        } => "its token is not stored any more, or it is not known whether it lives",
         Standing::None | Standing::Good { .. } | Standing::Doubtful { .. } => "it has no token yet",
     };
     Problem::new(kind, format!("{name} has no live token: {had}; {why}"))

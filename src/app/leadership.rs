@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{
     RunError, Supervisor,
     check::stored_room,
-    membership::{Heeding, Membership, OldChanges, Probe, digest},
+    membership::{Heeding, Membership, OldChanges, OwnSinks, Probe, digest},
     supervisor::{Built, PART_GRACE},
     upkeep::{FileFollower, Resealer, Retention, StoreExaminer},
 };
@@ -43,22 +43,25 @@ impl Supervisor {
             socket: settings.daemon.socket.display().to_string(),
             reaches: reached,
         });
-        let membership = Membership {
-            handle: keeper.handle(),
-            digest,
-            hosts: watch::Sender::default(),
-        };
+        let membership = Membership::new(keeper.handle(), digest);
         membership.adopt(settings, &self.store, self.hosts(settings));
         let probe = Probe {
             store: self.store.plain(),
             hosts: membership.hosts.subscribe(),
+            in_vain: membership.in_vain.subscribe(),
             reaches,
             failed: 0,
+        };
+        let sinks = OwnSinks {
+            store: self.store.plain(),
+            clock: self.clock.clone(),
+            sinks: membership.sinks.subscribe(),
         };
         let heeding = Heeding(self.store.plain(), self.clock.clone());
         self.loops.spawn("cluster", |stop| keeper.run(stop));
         self.loops.repeat("acs-reached", probe);
         self.loops.repeat("others", heeding);
+        self.loops.repeat("own-sinks", sinks);
         self.membership = Some(membership);
         self.charge = Charge::follower();
         self.publish();
@@ -126,8 +129,14 @@ impl Supervisor {
             return;
         };
         self.charge = charge;
-        if let Err(error) = self.lead(epoch).await {
-            tracing::warn!(epoch, %error, "this node cannot begin to lead yet; it is tried again");
+        let begun = self.lead(epoch).await;
+        if let Some(membership) = &self.membership {
+            let tried =
+                |before: &mut u32| *before = begun.as_ref().map_or_else(|_| *before + 1, |()| 0);
+            membership.in_vain.send_modify(tried);
+        }
+        if let Err(error) = begun {
+            tracing::warn!(epoch, %error, "this node cannot begin to lead; it is tried again, or another node leads");
             self.follow().await;
             tokio::time::sleep(TRIED_AGAIN).await;
         }

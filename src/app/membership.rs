@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     clock::Clock,
     cluster::{LateCalls, LeaseHandle},
     config::Settings,
+    model::SinkAt,
     store::Store,
     worker::Task,
 };
@@ -21,6 +23,10 @@ const PROBED_EVERY: Duration = Duration::from_secs(10);
 const PROBED_FOR: Duration = Duration::from_secs(5);
 /// So many probes that fail in a row mean that it is not.
 const PROBES: u32 = 2;
+/// Whoever tried so often in vain to begin to lead lets another one, as who does not reach ACS does.
+const IN_VAIN: u32 = 3;
+/// How often it is looked whether the sinks of this machine are in the database: a person may have had it forgotten.
+const SINKS_EVERY: Duration = Duration::from_secs(30);
 /// How often it is looked whether a former leader may have revoked what was issued since.
 const LATE_CALLS_EVERY: Duration = Duration::from_secs(2);
 /// How often changes that every machine has seen are dropped.
@@ -32,13 +38,30 @@ pub(super) struct Membership {
     pub(super) digest: watch::Sender<String>,
     /// Whose hosts are asked whether they are reached.
     pub(super) hosts: watch::Sender<Vec<Arc<Client>>>,
+    /// The sinks that are configured here.
+    pub(super) sinks: watch::Sender<Vec<SinkAt>>,
+    /// How often in a row it was tried in vain to begin to lead.
+    pub(super) in_vain: watch::Sender<u32>,
 }
 
 impl Membership {
+    /// One by this configuration, and who asks whether ACS is reached.
+    pub(super) fn new(handle: LeaseHandle, digest: watch::Sender<String>) -> Self {
+        Self {
+            handle,
+            digest,
+            hosts: watch::Sender::default(),
+            sinks: watch::Sender::default(),
+            in_vain: watch::Sender::default(),
+        }
+    }
+
     /// Tells of another configuration, and whose hosts are asked by it.
     pub(super) fn adopt(&self, settings: &Settings, store: &Store, hosts: Vec<Arc<Client>>) {
         self.digest.send_replace(digest(settings, store));
         self.hosts.send_replace(hosts);
+        self.sinks.send_replace(settings.sinks_at());
+        self.in_vain.send_replace(0);
     }
 }
 
@@ -47,11 +70,12 @@ pub(super) fn digest(settings: &Settings, store: &Store) -> String {
     settings.digest_with(|secret| store.mark(secret))
 }
 
-/// Looks whether the hosts of all resources answer at all, and whether the files that must be written before they are
-/// called can be.
+/// Looks whether the hosts of all resources answer at all, whether the files that must be written before they are
+/// called can be, and whether this machine could begin to lead when it was to.
 pub(super) struct Probe {
     pub(super) store: Store,
     pub(super) hosts: watch::Receiver<Vec<Arc<Client>>>,
+    pub(super) in_vain: watch::Receiver<u32>,
     pub(super) reaches: watch::Sender<bool>,
     pub(super) failed: u32,
 }
@@ -59,11 +83,13 @@ pub(super) struct Probe {
 impl Task for Probe {
     async fn step(&mut self) -> Duration {
         let hosts = self.hosts.borrow_and_update().clone();
-        let mut reached = self.store.withdrawn_trouble().is_none();
-        for host in hosts {
-            reached &= host.is_reached(PROBED_FOR).await;
-        }
-        self.failed = if reached { 0 } else { self.failed + 1 };
+        let all = join_all(hosts.iter().map(|host| host.is_reached(PROBED_FOR))).await;
+        let reached = self.store.withdrawn_trouble().is_none() && all.into_iter().all(|one| one);
+        let is_unable = *self.in_vain.borrow() >= IN_VAIN;
+        self.failed = match reached && !is_unable {
+            true => 0,
+            false => self.failed + 1,
+        };
         let now = self.failed < PROBES;
         self.reaches.send_if_modified(|before| {
             let changed = *before != now;
@@ -82,6 +108,24 @@ impl Task for Heeding {
         // Where the database is away, that is told by whoever keeps the lease.
         self.0.heed_others(self.1.now()).await.ok();
         HEEDED_EVERY
+    }
+}
+
+/// Has the sinks of this machine in the database, also after it was forgotten there and came back.
+pub(super) struct OwnSinks {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) sinks: watch::Receiver<Vec<SinkAt>>,
+}
+
+impl Task for OwnSinks {
+    async fn step(&mut self) -> Duration {
+        let sinks = self.sinks.borrow_and_update().clone();
+        if let Err(error) = self.store.bind_sinks(&sinks, self.clock.now()).await {
+            // Who keeps the lease tells, once, that the database is away.
+            tracing::debug!(%error, "the sinks of this node are looked for again");
+        }
+        SINKS_EVERY
     }
 }
 

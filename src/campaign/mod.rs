@@ -129,6 +129,9 @@ impl Worker for Runner {
     async fn round(&mut self, _stop: &CancellationToken) -> Result<Timestamp, RunnerError> {
         if let Err(error) = self.settle_and_start().await {
             self.outbox.failed(&error, self.clock.steady());
+            // What was not looked at is looked at once the store works.
+            self.look_by(ahead(self.clock.now(), YIELD));
+            self.following.look_by(self.clock.steady());
         }
         self.decided.send_replace(Some(self.clock.now()));
         Ok(self.wake())

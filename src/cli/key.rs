@@ -164,6 +164,9 @@ pub(crate) struct Set {
     json: bool,
 }
 
+const ON_EVERY_NODE: &str =
+    "put it in place on every other node, too: `renewd status` names one that has another\n";
+
 /// What was proved and lies in its file now.
 struct Placed {
     /// In words, such as `primary key 012aaa8db7d1`.
@@ -177,6 +180,7 @@ impl Set {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = daemon_of(&context, self.config.as_deref())?;
         let settings = settings(self.config.clone())?;
+        let is_node = settings.cluster.is_some();
         let resource = settings
             .resources
             .into_iter()
@@ -211,9 +215,10 @@ impl Set {
             None => "no daemon took it up; one that starts reads it".to_owned(),
         };
         output::print(&format!(
-            "the {what} of {} works and is in {}; {daemon}\n",
+            "the {what} of {} works and is in {}; {daemon}\n{}",
             self.resource,
-            file.display()
+            file.display(),
+            if is_node { ON_EVERY_NODE } else { "" }
         ))?;
         Ok(Exit::Done)
     }

@@ -70,7 +70,7 @@ fn facts(of: &Explanation, now: Timestamp) -> Table {
     if let Some(at) = of.expires_at {
         let now = of.service_time.unwrap_or(now);
         let (word, style) = match of.standing.as_str() {
-            "dead" if at > now => ("revoked; it would end", BAD),
+            "dead" if at > now => ("not served any more; it would end", BAD),
             "doubtful" if at > now => ("may be dead; if not, it ends", BAD),
             _ if at > now => ("ends", PLAIN),
             _ => ("ended", BAD),

@@ -243,7 +243,7 @@ impl LeaseKeeper {
         let why = match why {
             Reason::Drained => "a person drained this node",
             Reason::CutOff => {
-                "this node does not reach ACS or cannot write its files, and another one does"
+                "this node does not reach ACS, cannot write its files or cannot begin to lead, and another one can"
             }
         };
         tracing::warn!(

@@ -94,9 +94,9 @@ async fn restore_bundle(
     clock: &Clock,
     mut restored: RestoredFiles,
 ) -> Result<RestoredFiles, StoreError> {
-    let gathered = gather(store, name).await?;
+    let gathered = gather(store, name, clock.now()).await?;
     restored.seen = gathered.members.len();
-    if gathered.lost > 0 {
+    if gathered.keeps_what_is_there(sink).await {
         return Ok(restored);
     }
     match sink.deliver_bundle(gathered.members, clock.now()).await {
@@ -281,7 +281,7 @@ pub(super) fn dead(
         expires_at,
         minted_by: String::new(),
     };
-    let expired = token_standing(&token, None, &grounds, now).is_dead();
+    let expired = token_standing(&token, &grounds, now).is_dead();
     expired.then_some("the token expired before it could be delivered")
 }
 
@@ -291,18 +291,34 @@ pub(super) struct Gathered {
     pub(super) waiting: Vec<(Num, Version)>,
     /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
     pub(super) broken: Vec<(Num, Version, String)>,
-    /// How many have lost their tokens, which consumers read from the bundle that there is until successors come.
-    pub(super) lost: usize,
+    /// Whether the bundle that there is may hold live tokens of some that are not in the members.
+    pub(super) lacks_some: bool,
+    /// Whether somebody's token is to be taken out of it.
+    pub(super) takes_out: bool,
     pub(super) losses: i64,
 }
 
+impl Gathered {
+    /// Whether consumers read live tokens from the bundle that there is, which are not known here: it stays until their
+    /// successors come.
+    pub(super) async fn keeps_what_is_there(&self, sink: &FileSink) -> bool {
+        self.lacks_some && !self.takes_out && sink.has_bundle().await
+    }
+}
+
 /// Reads everything that belongs into a bundle. Who leaves it in the meantime is noticed afterwards.
-pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, StoreError> {
+pub(super) async fn gather(
+    store: &Store,
+    name: &SinkAt,
+    now: Timestamp,
+) -> Result<Gathered, StoreError> {
     let mut gathered = Gathered {
         members: Vec::new(),
         waiting: Vec::new(),
         broken: Vec::new(),
-        lost: 0,
+        // One that an earlier store wrote holds those of whom this one knows nothing yet.
+        lacks_some: store.awaits_first_bundle(name).await?,
+        takes_out: false,
         losses: store.losses(name).await?,
     };
     let mut after = 0;
@@ -315,7 +331,7 @@ pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, Sto
         for member in page {
             match member.consignment {
                 Ok(consignment) if let Some(why) = consignment.awaits_successor() => {
-                    gathered.lost += usize::from(consignment.lost_its_token());
+                    gathered.lacks_some |= consignment.has_lost_its_token();
                     // Its old token is never put back; its successor comes at once.
                     if member.is_pending {
                         let why = why.to_owned();
@@ -326,6 +342,11 @@ pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, Sto
                     if member.is_pending {
                         let version = consignment.document.version;
                         gathered.waiting.push((member.num, version));
+                        let document = &consignment.document;
+                        gathered.takes_out |= !document.state.wants_token();
+                        // The backup of a store is older than what was delivered after it.
+                        gathered.lacks_some |= document.token.is_some()
+                            && document.expires_at.is_some_and(|end| end <= now);
                     }
                     gathered.members.push(SinkDelivery {
                         document: Arc::new(consignment.document),

@@ -54,7 +54,7 @@ async fn put_bundle_back(
     sink: &FileSink,
     clock: &Clock,
 ) -> Result<usize, StoreError> {
-    let gathered = gather(store, name).await?;
+    let gathered = gather(store, name, clock.now()).await?;
     let good = |member: &SinkDelivery| {
         member
             .document

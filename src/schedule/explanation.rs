@@ -175,6 +175,14 @@ fn about_token(record: &Record, stands: Standing, now: Timestamp) -> Option<Stri
             "its token was revoked {} ago and is dead; none is served until the next one is there",
             ago(since)
         )),
+        Standing::Dead {
+            how: TokenEnd::Dropped,
+            ..
+        } => Some(
+            "its token was dropped with a lost seal key, or it is not known whether it lives since the store was \
+             restored; none is served until the next one is there, and consumers keep what they hold"
+                .to_owned(),
+        ),
     }
 }
 

@@ -69,6 +69,9 @@ pub enum TokenEnd {
     Expired,
     /// It was revoked, and its successor is still to come.
     Revoked,
+    /// It was dropped with a lost seal key, or is of unknown standing since the store was restored. It may be alive, and
+    /// consumers may hold it; the successor is still to come.
+    Dropped,
 }
 
 impl Standing {
@@ -96,30 +99,23 @@ impl Standing {
 /// How the token of a row stands at an instant.
 pub fn standing(record: &Record, grounds: &Grounds, now: Timestamp) -> Standing {
     match &record.token {
-        Some(token) if record.state.wants_token() => {
-            let revoked = record
-                .revoked
-                .then(|| record.revoked_at.unwrap_or(Timestamp::MIN).min(now));
-            token_standing(token, revoked, grounds, now)
+        Some(token) if record.state.wants_token() && record.revoked => {
+            let revoked = record.revoked_at.filter(|at| *at >= token.issued_at);
+            let dropped = (token.issued_at, TokenEnd::Dropped);
+            let (since, how) = revoked.map_or(dropped, |at| (at, TokenEnd::Revoked));
+            Standing::Dead {
+                since: since.min(now),
+                how,
+            }
         }
+        Some(token) if record.state.wants_token() => token_standing(token, grounds, now),
         _ => Standing::None,
     }
 }
 
-/// How a token stands at an instant; `revoked`: since when its tokens are revoked, if they are.
-pub fn token_standing(
-    token: &TokenMeta,
-    revoked: Option<Timestamp>,
-    grounds: &Grounds,
-    now: Timestamp,
-) -> Standing {
+/// How a token that was not revoked stands at an instant.
+pub fn token_standing(token: &TokenMeta, grounds: &Grounds, now: Timestamp) -> Standing {
     let life = Life::of(token, grounds.skew);
-    if let Some(since) = revoked {
-        return Standing::Dead {
-            since,
-            how: TokenEnd::Revoked,
-        };
-    }
     if now >= life.to {
         return Standing::Dead {
             since: life.to,

@@ -563,6 +563,10 @@ impl Txn<'_> {
         let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
+        // Made due by somebody else since it was decided: the earlier time stands.
+        if row.due_at.is_some_and(|at| at < micros(due.at)) {
+            return Ok(Applied::Stale);
+        }
         self.set_due(&row, micros(due.at), &spelled(&due.why))?;
         Ok(Applied::Done(row.version))
     }

@@ -47,8 +47,10 @@ pub struct Consignment {
     pub document: TokenDocument,
     /// Who may read it.
     pub readers: Vec<Reader>,
-    /// Whether its token was revoked and the successor is still to come.
+    /// Whether its token is not to be used any more, and the successor is still to come.
     pub revoked: bool,
+    /// Whether that is known to be dead, as ACS revoked it.
+    pub is_known_dead: bool,
 }
 
 /// A row and what its consumers should hold, both of one version.
@@ -72,17 +74,24 @@ impl Consignment {
     /// stays until the successor comes.
     pub fn awaits_successor(&self) -> Option<&'static str> {
         match &self.document.token {
-            Some(_) if self.revoked => Some("the token was revoked before it could be delivered"),
-            None if self.lost_its_token() => {
+            Some(_) if self.revoked && self.is_known_dead => {
+                Some("the token was revoked before it could be delivered")
+            }
+            Some(_) if self.revoked => {
+                Some("it is not known whether the token lives, and its successor is still to come")
+            }
+            None if self.has_lost_its_token() => {
                 Some("its token is not stored any more, and the successor is still to come")
             }
             _ => None,
         }
     }
 
-    /// Whether its token was dropped with the seal key that was lost. It may be alive, and consumers may hold it.
-    pub fn lost_its_token(&self) -> bool {
-        self.document.state == State::Active && self.document.token.is_none()
+    /// Whether consumers may hold a live token that the store cannot give them again: it was dropped with the seal key
+    /// that was lost, or is of unknown standing since the store was restored.
+    pub fn has_lost_its_token(&self) -> bool {
+        let unknown = self.document.token.is_none() || self.revoked && !self.is_known_dead;
+        self.document.state == State::Active && unknown
     }
 }
 
@@ -281,8 +290,11 @@ impl Db {
             Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
             _ => None,
         };
+        let (issued_at, revoked_at): (Option<i64>, Option<i64>) =
+            (row.get("issued_at")?, row.get("revoked_at")?);
         Ok(Consignment {
             revoked: row.get::<_, Option<i64>>("good_until")? == Some(0),
+            is_known_dead: revoked_at.is_some_and(|at| issued_at.is_none_or(|issued| at >= issued)),
             document: TokenDocument {
                 resource: db::parsed(row, "resource_name")?,
                 id: db::maybe_parsed(row, "id")?,

@@ -236,6 +236,17 @@ impl Store {
         .await
     }
 
+    /// Whether no bundle of a sink is noted yet, while identities wait for their first token in it.
+    pub async fn awaits_first_bundle(&self, sink: &SinkAt) -> Answer<bool> {
+        let sink = sink.clone();
+        self.read_mirrored("look for a sink's bundle", Vec::new(), move |db| {
+            let sql = "SELECT 1 FROM sink s WHERE num = ?1 AND digest IS NULL \
+                       AND EXISTS (SELECT 1 FROM delivery WHERE sink = s.num AND wanted = 0)";
+            Ok(db.first(sql, [db.sink_num(&sink)?], |_| Ok(()))?.is_some())
+        })
+        .await
+    }
+
     /// How many identities have left a sink so far.
     pub async fn losses(&self, sink: &SinkAt) -> Answer<i64> {
         let sink = sink.clone();

@@ -9,7 +9,7 @@ import time
 from checker import Checker
 from nodes import Nodes, rolling_upgrade
 from report import Report
-from stage import DATABASE, PASSWORD, RENEWD, Pooler, Process, Stage, quiet, run, since, until
+from stage import DATABASE, LONGEST, PASSWORD, RENEWD, Pooler, Process, Stage, done, quiet, run, since, until
 
 NAMES = [f"person-{number}" for number in range(12)]
 
@@ -317,6 +317,92 @@ def commands_work_on_any_node(pair):
     return f"a hold on the follower is everywhere after {held:.1f} s"
 
 
+def a_key_is_rolled_from_a_follower(pair):
+    """Its leader is killed before the key is regenerated; the new key is put in place on every node."""
+    leader, other = pair.split()
+    change = lambda node: json.loads(node.renewd_done("key", "status", "--json"))["resources"][0].get("change") or {}
+    reached = lambda stage: until(f"the replacement to be at {stage}", lambda: change(other).get("stage") == stage, LONGEST)
+    with pair.look() as checker:
+        asked = other.renewd("key", "roll", "contoso", "--yes", "--timeout", "1s")
+        assert asked.returncode in (0, 6), asked
+        reached("regenerate")
+        checker.ignore(leader, "socket")
+        leader.kill()
+        pair.takeover(leader)
+        leader.start()
+        new = pair.stage.emulator.ask("keys", {"regenerate": "primary"}, "PUT")["primary"]["key"]
+        reached("replace")
+        pair.settle(checker)
+        checker.count(leader)
+        said = put_in_place(pair, leader, new)
+        assert "on every other node" in said, said
+        needs = lambda node: {need["kind"] for need in node.status()["needs"]}
+        until("the secrets that differ to be told", lambda: "node_amiss" in needs(leader))
+        put_in_place(pair, other, new)
+        reached("done")
+        until("nothing to be told", lambda: not needs(leader) and not needs(other), LONGEST)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    return checker.figures()
+
+
+def a_node_that_was_forgotten_comes_back(pair):
+    """It was only cut off, while somebody had it forgotten, and its sinks with it."""
+    leader, other = pair.split()
+    nodes = lambda: json.loads(leader.renewd_done("node", "list", "--json"))["nodes"]
+    alive = lambda: any(row["name"] == other.name and row["alive"] for row in nodes())
+    version = lambda: json.loads(other.file(NAMES[0]).read_text())["version"]
+    with pair.look() as checker:
+        checker.ignore(other)
+        other.database.cut()
+        until("it to count as dead", lambda: not alive())
+        leader.renewd_done("node", "forget", other.name)
+        assert f"files@{other.name}" not in leader.renewd_done("sink", "list")
+        other.database.mend()
+        until("it to be there again", alive, LONGEST)
+        began = time.monotonic()
+        until("its sinks to be there again", lambda: f"files@{other.name}" in leader.renewd_done("sink", "list"), LONGEST)
+        took, before = since(began), version()
+        leader.renewd_done("renew", NAMES[0], "--reason", "tests", "--detach")
+        until("a newer token in its file", lambda: version() > before)
+        checker.count(other)
+        pair.settle(checker)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    return f"its sinks are there again {took:.1f} s after it; {checker.figures()}"
+
+
+def a_node_that_cannot_begin_to_lead(pair):
+    """A file that only the leader reads is gone when it is to lead: another node leads as soon as there is one."""
+    leader, other = pair.split()
+    authority, config = other.folder / "authority.pem", other.config.read_text()
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", other.folder / "authority.key"]
+    done("openssl", "req", "-x509", *key, "-out", authority, "-subj", "/CN=tests", "-days", "2")
+    other.stop()
+    other.config.write_text(config.replace('name = "hook"\n', f'name = "hook"\nca_file = "{authority}"\n'))
+    other.start()
+    authority.unlink()
+    leader.kill()
+    until("it to try in vain", lambda: other.logged("cannot begin to lead"))
+    began = time.monotonic()
+    leader.start()
+    until("the one that can to lead again", lambda: pair.holder()[0] == leader.name, LONGEST)
+    took = since(began)
+    pair.calls_go_on()
+    needs = lambda: {(need["kind"], need["subject"]) for need in leader.status()["needs"]}
+    until("what is amiss to be told", lambda: ("node_amiss", other.name) in needs())
+    other.stop()
+    other.config.write_text(config)
+    other.start()
+    until("nothing to be amiss", lambda: not needs(), LONGEST)
+    return f"it lets another one lead {took:.1f} s after there is one"
+
+
+def put_in_place(pair, node, key):
+    words = ["key", "set", "contoso", "--key", "primary", "--config", node.config]
+    return node.renewd_done(*words, input=pair.stage.emulator.string_of(key), preexec_fn=node.namespace.enter)
+
+
 def moves(node, store):
     """Says where the store is from the next start on."""
     before, _, rest = node.config.read_text().partition("[store]")
@@ -414,6 +500,9 @@ ALONE = [
 TOGETHER = [
     both_start_at_once,
     commands_work_on_any_node,
+    a_key_is_rolled_from_a_follower,
+    a_node_that_was_forgotten_comes_back,
+    a_node_that_cannot_begin_to_lead,
     a_node_of_another_cluster_stays_out,
     a_leader_that_is_killed,
     a_leader_that_stops_and_wakes,

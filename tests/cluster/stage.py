@@ -149,7 +149,11 @@ class Emulator:
         self.address, _, key = line.removeprefix("endpoint=http://").partition("/;accesskey=")
         self.port = int(self.address.rpartition(":")[2])
         # Every node reaches it under the same address, through a link of its own.
-        self.connection_string = f"endpoint=http://127.0.0.1:{ACS}/;accesskey={key}"
+        self.connection_string = self.string_of(key)
+
+    @staticmethod
+    def string_of(key):
+        return f"endpoint=http://127.0.0.1:{ACS}/;accesskey={key}"
 
     def ask(self, path, body=None, method=None):
         headers = {"content-type": "application/json"}
@@ -329,6 +333,8 @@ class Node:
     def configure(self, names, more=""):
         folder = self.folder
         private(folder / "contoso.cs", self.stage.emulator.connection_string)
+        second = self.stage.emulator.ask("keys")["secondary"]["key"]
+        private(folder / "contoso-secondary.cs", self.stage.emulator.string_of(second))
         private(folder / "hook.secret", WEBHOOK_SECRET)
         limit = self.stage.emulator.limit
         limits = f'limits = {{ issue = "{limit}" }}' if limit else ""
@@ -357,6 +363,7 @@ listen = "127.0.0.1:{PUBLIC}"
 [[resource]]
 name = "contoso"
 connection_string = {{ file = "{folder}/contoso.cs" }}
+secondary_connection_string = {{ file = "{folder}/contoso-secondary.cs" }}
 {limits}
 
 [[sink.file]]

@@ -60,7 +60,7 @@ impl Machine {
         until("every file", || files.iter().all(|file| file.exists())).await;
         Self {
             stage,
-            looks: Looks::at(files),
+            looks: Looks::at(files, sinks.contains(&"all")),
             daemon: Some(daemon),
             emulator,
         }
@@ -177,7 +177,8 @@ struct Looks {
 }
 
 impl Looks {
-    fn at(files: Vec<PathBuf>) -> Self {
+    /// One that is not there holds none, either, where nobody may remove it.
+    fn at(files: Vec<PathBuf>, all_stay: bool) -> Self {
         let looks = Self {
             stop: Arc::default(),
             without: Arc::default(),
@@ -185,12 +186,18 @@ impl Looks {
         let (stop, without) = (looks.stop.clone(), looks.without.clone());
         std::thread::spawn(move || {
             while !stop.load(Ordering::SeqCst) {
-                // One that a test removed is looked at once it is there again.
-                let texts = files
-                    .iter()
-                    .filter_map(|file| fs::read_to_string(file).ok());
-                let lacks = |text: &String| !text.contains("\"token\":\"");
-                without.lock().unwrap().extend(texts.filter(lacks));
+                for file in &files {
+                    let text = match fs::read_to_string(file) {
+                        Ok(text) => text,
+                        Err(_) if all_stay => String::new(),
+                        Err(_) => continue,
+                    };
+                    let wanted = if file.ends_with("all.json") { 3 } else { 1 };
+                    if text.matches("\"token\":\"").count() < wanted {
+                        let told = format!("{}: {text}", file.display());
+                        without.lock().unwrap().push(told);
+                    }
+                }
             }
         });
         looks
@@ -376,17 +383,11 @@ async fn moving_to_a_new_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_seal_key_is_lost_for_ever() {
-    let mut machine = Machine::start_with(&["files", "all"]).await;
+    let mut machine = Machine::start().await;
     let (ids, before) = (machine.ids(), machine.stage.token("bot-0"));
     machine.type_in("systemctl stop renewd").await;
     fs::remove_file(machine.stage.path("state/seal.key")).unwrap();
-    let outage = json!({"kind": "outage"});
-    machine
-        .emulator
-        .control("POST", "faults", Some(outage))
-        .await;
     machine.follow("The seal key is lost for ever").await;
-    machine.emulator.control("DELETE", "faults", None).await;
     timeout(
         Duration::from_secs(30),
         machine.stage.reissued("bot-0", &before),
@@ -422,4 +423,47 @@ async fn a_copy_on_another_machine_does_nothing_until_it_is_adopted() {
     machine.all_is_well(&ids, 3).await;
     let (code, said) = machine.run("renewd store adopt");
     assert_eq!(code, 1, "{said}");
+}
+
+/// Whatever is lost, and although ACS cannot be asked meanwhile: whoever reads the file of one or the bundle of all finds
+/// every token there, the old one until the new one comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn consumers_keep_what_they_hold_until_its_successor_comes() {
+    for lost in ["seal key", "database", "database with a backup", "snapshot"] {
+        let mut machine = Machine::start_with(&["files", "all"]).await;
+        let ids = machine.ids();
+        machine.follow("Make backups").await;
+        let outage = json!({"kind": "outage"});
+        let emulator = &machine.emulator;
+        emulator.control("POST", "faults", Some(outage)).await;
+        match lost {
+            "seal key" => {
+                machine.type_in("systemctl stop renewd").await;
+                fs::remove_file(machine.stage.path("state/seal.key")).unwrap();
+                machine.follow("The seal key is lost for ever").await;
+            }
+            "database" => {
+                machine.stage.lose_database();
+                machine.follow("Only the database is lost").await;
+            }
+            "database with a backup" => {
+                machine.stage.lose_database();
+                let recipe = "The database is lost and there is a backup";
+                machine.follow(recipe).await;
+                if machine.kinds().contains(&"store_unusable".to_owned()) {
+                    machine.type_in("renewd store accept").await;
+                }
+            }
+            _ => machine.follow("A snapshot was restored").await,
+        }
+        let why = machine.run("renewd why bot-0").1;
+        assert!(!why.contains("revoked"), "{lost}: {why}");
+        machine.emulator.control("DELETE", "faults", None).await;
+        machine.all_is_well(&ids, 3).await;
+        let bundle = machine.stage.path("all.json");
+        let newest = || machine.stage.token("bot-0");
+        let holds_it = || fs::read_to_string(&bundle).unwrap().contains(&newest());
+        until("the bundle to hold what is newest", holds_it).await;
+        machine.all_is_well(&ids, 3).await;
+    }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{super::wire::Need, NeedKind, Observed, need};
-use crate::model::{ClusterStanding, NodeRow, SinkAt, differing_parts, short_duration};
+use crate::model::{
+    ClusterStanding, NodeName, NodeRow, NoticeKind, SinkAt, differing_parts, short_duration,
+};
 
 pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     let Some(standing) = known.cluster else {
@@ -34,6 +36,31 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
             });
         }
     }
+}
+
+/// What the node that leads has told of what its calls meet: no other one makes any.
+pub(super) fn told_by_leader<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
+    let leader = known.cluster.and_then(ClusterStanding::leader);
+    let leader = leader.map_or("the node that led last", NodeName::as_str);
+    known.told.iter().filter_map(move |(key, kind)| {
+        let (kind, what) = match kind {
+            NoticeKind::ResourceUnreachable => (NeedKind::Outage, "it is not reached"),
+            NoticeKind::KeyRejected => (NeedKind::NoKey, "it refuses every access key"),
+            NoticeKind::EntraUnreachable => (
+                NeedKind::EntraUnreachable,
+                "Entra ID gives no bearer for it, as it is not reached",
+            ),
+            NoticeKind::EntraRefused => (
+                NeedKind::EntraRefused,
+                "Entra ID gives no bearer for it, or it refuses that",
+            ),
+            _ => return None,
+        };
+        let subject = key.rsplit(' ').next().unwrap_or_default();
+        let message =
+            format!("{what}, says {leader}, which leads: `renewd status` there says more");
+        Some(need(kind, subject, message))
+    })
 }
 
 /// Whether the machine is there that serves a sink: of one that is not, that is told.
@@ -110,8 +137,8 @@ fn apart(ahead_ms: i64) -> String {
 fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
     let mut amiss = Vec::new();
     if !row.reaches {
-        let words = "it does not reach ACS, or cannot write its files beside the store, so it should not lead: check its network \
-                     and its disk";
+        let words = "it does not reach ACS, cannot write its files beside the store, or cannot begin to lead, so another node \
+                     should: check its network, its disk and its log, and reload it";
         amiss.push(words.to_owned());
     }
     if let Some(leader) = leader.filter(|leader| leader.digest != row.digest) {

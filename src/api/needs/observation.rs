@@ -12,8 +12,8 @@ use crate::{
     config::JobSettings,
     model::{
         ClusterStanding, Counts, CreationsWaiting, DatabaseAway, DispatcherView, GoneHeld,
-        KeyChange, KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served,
-        SinkAt, SourceName, StoreStanding, TrustFile,
+        KeyChange, KeysView, Lapse, Name, NoticeKind, RenewerView, ResourceName, SelfCheckFindings,
+        Served, SinkAt, SourceName, StoreStanding, TrustFile,
     },
     store::{Disk, FailingAlone, JobRan, Order, Resealing, Withheld},
 };
@@ -70,6 +70,8 @@ pub(in crate::api) struct Observed<'a> {
     pub disk: Disk,
     /// The TCP address that is refused.
     pub unbound: Option<&'a Unbound>,
+    /// Where this machine does not lead, what is told and not over.
+    pub told: &'a BTreeMap<String, NoticeKind>,
     /// How this machine stands in its cluster, where there is one.
     pub cluster: Option<&'a ClusterStanding>,
 }

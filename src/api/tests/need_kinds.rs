@@ -1,7 +1,7 @@
 //! Each kind of need appears with what causes it, and goes with that.
 
 use super::*;
-use crate::model::{Attempt, Change, NoticeKind};
+use crate::model::{Attempt, Change, Notice, NoticeKind};
 use wire::NeedKind;
 
 #[tokio::test(start_paused = true)]
@@ -449,6 +449,43 @@ async fn whose_clock_is_off(
     harness.is_silent_about(NeedKind::NodeAmiss).await;
 }
 
+/// A machine that follows makes no call, and says what those of the leader have met.
+async fn what_the_leader_meets_is_told(harness: &Harness) {
+    for (begins, ends, need) in [
+        (
+            NoticeKind::ResourceUnreachable,
+            NoticeKind::ResourceRecovered,
+            NeedKind::Outage,
+        ),
+        (
+            NoticeKind::KeyRejected,
+            NoticeKind::ResourceRecovered,
+            NeedKind::NoKey,
+        ),
+        (
+            NoticeKind::EntraUnreachable,
+            NoticeKind::EntraRecovered,
+            NeedKind::EntraUnreachable,
+        ),
+        (
+            NoticeKind::EntraRefused,
+            NoticeKind::EntraRecovered,
+            NeedKind::EntraRefused,
+        ),
+    ] {
+        harness.is_silent_about(need).await;
+        for (kind, is_told) in [(begins, true), (ends, false)] {
+            let mut notice = Notice::new(kind, harness.clock.now(), "from web-2".to_owned());
+            notice.key = Some("outage contoso".to_owned());
+            harness.store.raise(vec![notice]).await.unwrap();
+            match is_told {
+                true => harness.tells(need).await,
+                false => harness.is_silent_about(need).await,
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_cluster_lacks_appears_and_goes() {
     let harness = Harness::calm().await;
@@ -510,6 +547,7 @@ async fn what_a_cluster_lacks_appears_and_goes() {
     let keys = harness.get(admin(), "/v1/keys/contoso", &[]).await;
     assert_eq!(keys.status, 409, "{}", keys.text);
     assert!(keys.text.contains("web-2, which leads"), "{}", keys.text);
+    what_the_leader_meets_is_told(&harness).await;
     standing.send_modify(|one| one.role = crate::model::Role::Follows { leader: None });
     harness.tells(NeedKind::NoLeader).await;
 }

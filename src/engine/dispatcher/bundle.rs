@@ -19,8 +19,8 @@ const GATHERING: Duration = Duration::from_millis(200);
 /// Between two writes, at the least; a large bundle takes a tenth of the time at most.
 const REST: Duration = Duration::from_secs(1);
 const REST_FACTOR: u32 = 9;
-/// The bundle that there is stays for so long, at most, where identities have lost their tokens: they may be alive in it.
-const LOST_FOR: Duration = Duration::from_mins(10);
+/// The bundle that there is stays for so long, at most, where it may hold live tokens that are not known here.
+const LACKING_FOR: Duration = Duration::from_mins(10);
 
 /// What a bundle's dispatcher remembers.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Bundle {
     is_writing: bool,
     /// How many identities had left when it was read for the last write; unknown before the first.
     losses: Option<i64>,
-    /// Until when it stays as it is, for those that have lost their tokens.
+    /// Until when it stays as it is, at most.
     stays_until: Option<Steady>,
     failures: u32,
 }
@@ -57,20 +57,18 @@ impl Dispatcher {
         if !is_due || self.bundle.is_writing || !self.may_start() {
             return Ok(());
         }
+        let now = self.clock.now();
+        let gathered = gather(&self.store, &self.name, now).await?;
+        if self.keeps_what_is_there(&gathered, &files, steady).await {
+            return Ok(());
+        }
         let Gathered {
             members,
             waiting,
             broken,
-            lost,
             losses,
-        } = gather(&self.store, &self.name).await?;
-        if lost == 0 {
-            self.bundle.stays_until = None;
-        } else if steady < *self.bundle.stays_until.get_or_insert(steady + LOST_FOR) {
-            self.bundle.write_at = None;
-            self.want_bundle(REST);
-            return Ok(());
-        }
+            ..
+        } = gathered;
         self.set_aside(broken);
         let load = BundleLoad {
             waiting,
@@ -78,7 +76,6 @@ impl Dispatcher {
             losses,
             began: steady,
         };
-        let now = self.clock.now();
         let attempt = async move {
             let written = files.deliver_bundle(members, now).await;
             written.map_err(|error| crate::sinks::SinkFailure::new(error.to_string()))
@@ -89,6 +86,31 @@ impl Dispatcher {
         self.bundle.is_writing = true;
         self.bundle.write_at = None;
         Ok(())
+    }
+
+    /// Whether the bundle that there is stays for now, as it may hold live tokens that are not known here.
+    async fn keeps_what_is_there(
+        &mut self,
+        gathered: &Gathered,
+        files: &FileSink,
+        began: Steady,
+    ) -> bool {
+        let left = self
+            .bundle
+            .losses
+            .is_some_and(|before| before != gathered.losses);
+        if left || !gathered.keeps_what_is_there(files).await {
+            return false;
+        }
+        let until = *self.bundle.stays_until.get_or_insert(began + LACKING_FOR);
+        let keeps = began < until;
+        if keeps {
+            self.bundle.losses = Some(gathered.losses);
+            self.bundle.write_at = None;
+            self.bundle_rests(began);
+            self.want_bundle(GATHERING);
+        }
+        keeps
     }
 
     /// Whether somebody waits for a version, or has left.

@@ -84,6 +84,9 @@ fn fate(record: &Record, grounds: &Grounds, at: Timestamp) -> String {
             since,
             how: How::Revoked,
         } => format!("its token was revoked at {since:.0}"),
+        Standing::Dead {
+            how: How::Dropped, ..
+        } => "its token is not stored any more, or it is not known whether it lives".to_owned(),
     }
 }
 

@@ -158,6 +158,15 @@ impl FileSink {
             .await
     }
 
+    /// Whether there is a bundle, or something in its place.
+    pub async fn has_bundle(&self) -> bool {
+        let Some(path) = self.0.path.fixed() else {
+            return false;
+        };
+        self.on_disk(move |_| fs::symlink_metadata(&path).is_ok())
+            .await
+    }
+
     /// Whether every identity's file, or the bundle, lies at this path.
     pub fn is_fixed_at(&self, path: &Path) -> bool {
         self.0.path.fixed() == Some(path.to_owned())

@@ -238,6 +238,21 @@ async fn a_failure_moves_the_due_time_and_keeps_a_request_made_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_due_time_that_is_mended_keeps_a_request_made_meanwhile() {
+    let (home, num) = active().await;
+    step(&home, num, revoked(20, Then::Reissue), 20).await;
+    let due = Due {
+        at: at(40),
+        why: DueReason::Renewal,
+    };
+    let applied = commit(&home, Change::Due { num, due }, 21).await;
+    assert_eq!(applied, Applied::Stale);
+    let due = get(&home, "bot").await.due.unwrap();
+    assert_eq!(due.why, DueReason::Revoked);
+    assert!(due.at <= at(21), "{due:?}");
+}
+
+#[tokio::test]
 async fn gone_is_kept_and_shown_and_never_due() {
     let (home, num) = active().await;
     commit(&home, said_gone(num, 17, "gone 404"), 18).await;
@@ -502,6 +517,7 @@ on_postgres! {
     a_token_for_a_held_row_or_a_foreign_id_is_refused
     the_kind_tells_the_history
     a_failure_moves_the_due_time_and_keeps_a_request_made_meanwhile
+    a_due_time_that_is_mended_keeps_a_request_made_meanwhile
     gone_is_kept_and_shown_and_never_due
     versions_never_go_back_even_when_the_clock_does
     the_most_pressing_is_first_and_those_in_flight_are_left_out

@@ -1,14 +1,17 @@
 //! Revoking, holding, releasing and deleting, beside the renewer that re-issues.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
     model::{HealthView, Num, State, Then},
     store::{
-        CampaignAction, CampaignId, CampaignState, Cause, ItemState, NewCampaign, Settled, Target,
-        Wanted,
+        CampaignAction, CampaignId, CampaignState, Cause, ItemState, Link, NewCampaign, Settled,
+        Target, Wanted,
     },
 };
 
@@ -870,4 +873,24 @@ async fn orders_that_failed_are_told_in_few_notices_and_told_to_be_done() {
         !open.keys().any(|key| key.starts_with("order ")),
         "{open:?}"
     );
+}
+
+/// The store does not answer for a moment, just when items are looked for or followed: that is done again, although nobody
+/// says anything more.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_looked_for_is_looked_for_again() {
+    for after in (0..40).map(|n| Duration::from_millis(n * 25)) {
+        let world = World::start(Setting::of(5)).await;
+        world.pass(MINUTE).await;
+        let link = Link::carried(world.clock.clone(), || Duration::from_millis(10));
+        world.store().reached_by(link.clone());
+        let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+        world.pass(after).await;
+        link.cut(true);
+        world.pass(SECOND * 5).await;
+        link.cut(false);
+        world.pass(MINUTE * 3).await;
+        let told = world.store().campaign(id).await.unwrap().unwrap();
+        assert!(told.ended_at.is_some(), "{after:?}: {told:?}");
+    }
 }
