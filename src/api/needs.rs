@@ -393,12 +393,12 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
 
 /// Identities that want tokens of a resource that is not configured any more.
 fn unconfigured_needs<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
-    // A machine that does not lead renews nothing, whatever is configured, nor does one that has not begun to.
+    // A machine that does not lead renews nothing, whatever is configured.
     let follows = known
         .cluster
-        .is_some_and(|cluster| cluster.epoch().is_none() || known.renewers.is_empty());
+        .is_some_and(|cluster| cluster.epoch().is_none());
     let of = known.counts.identities.iter().filter(move |_| !follows);
-    let of = of.filter(|(resource, _)| !known.renewers.contains_key(*resource));
+    let of = of.filter(|(resource, _)| !known.configured.contains(*resource));
     of.filter_map(|(resource, states)| {
         let wanting = states.iter().filter(|(state, _)| state.wants_token());
         let count: u64 = wanting.map(|(_, count)| count).sum();
@@ -567,7 +567,7 @@ fn sink_needs(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::model::{Counts, HealthView, RenewerView, StoreStanding};
@@ -626,6 +626,7 @@ mod tests {
             held_step_secs: None,
             disk: Disk::Roomy,
             unbound: None,
+            configured: &BTreeSet::from(["contoso".parse().unwrap()]),
             told: &BTreeMap::new(),
             cluster: None,
         })

@@ -538,6 +538,7 @@ impl Snapshot {
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
             unbound: self.unbound.as_ref(),
+            configured: &self.shared_state.resources().cloned().collect(),
             told: stored.told.as_ref().unwrap_or(&none_told),
             cluster: self.shared_state.cluster_standing().as_ref(),
         })

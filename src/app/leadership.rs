@@ -131,9 +131,7 @@ impl Supervisor {
         self.charge = charge;
         let begun = self.lead(epoch).await;
         if let Some(membership) = &self.membership {
-            let tried =
-                |before: &mut u32| *before = begun.as_ref().map_or_else(|_| *before + 1, |()| 0);
-            membership.in_vain.send_modify(tried);
+            membership.tried_to_lead(begun.as_ref().err());
         }
         if let Err(error) = begun {
             tracing::warn!(epoch, %error, "this node cannot begin to lead; it is tried again, or another node leads");

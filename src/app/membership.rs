@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use super::RunError;
 use crate::{
     acs::Client,
     clock::Clock,
     cluster::{LateCalls, LeaseHandle},
     config::Settings,
     model::SinkAt,
-    store::Store,
+    store::{Store, StoreError},
     worker::Task,
 };
 
@@ -62,6 +63,21 @@ impl Membership {
         self.hosts.send_replace(hosts);
         self.sinks.send_replace(settings.sinks_at());
         self.in_vain.send_replace(0);
+    }
+
+    /// Counts what it has come to that this machine was to begin to lead. A database that does not answer, and another
+    /// machine that leads by now, say nothing about this one.
+    pub(super) fn tried_to_lead(&self, failed: Option<&RunError>) {
+        match failed {
+            None => _ = self.in_vain.send_replace(0),
+            Some(RunError::Store(
+                StoreError::Away { .. }
+                | StoreError::Busy { .. }
+                | StoreError::Closed { .. }
+                | StoreError::NotLeader { .. },
+            )) => {}
+            Some(_) => self.in_vain.send_modify(|tries| *tries += 1),
+        }
     }
 }
 

@@ -96,7 +96,7 @@ async fn restore_bundle(
 ) -> Result<RestoredFiles, StoreError> {
     let gathered = gather(store, name, clock.now()).await?;
     restored.seen = gathered.members.len();
-    if gathered.keeps_what_is_there(sink).await {
+    if gathered.lacks(true) && gathered.may_stay(sink).await {
         return Ok(restored);
     }
     match sink.deliver_bundle(gathered.members, clock.now()).await {
@@ -293,16 +293,23 @@ pub(super) struct Gathered {
     pub(super) broken: Vec<(Num, Version, String)>,
     /// Whether the bundle that there is may hold live tokens of some that are not in the members.
     pub(super) lacks_some: bool,
+    /// Whether some wait whose tokens have expired: the backup of a store is older than what was delivered after it.
+    pub(super) has_expired: bool,
     /// Whether somebody's token is to be taken out of it.
     pub(super) takes_out: bool,
     pub(super) losses: i64,
 }
 
 impl Gathered {
-    /// Whether consumers read live tokens from the bundle that there is, which are not known here: it stays until their
-    /// successors come.
-    pub(super) async fn keeps_what_is_there(&self, sink: &FileSink) -> bool {
-        self.lacks_some && !self.takes_out && sink.has_bundle().await
+    /// Whether consumers may read live tokens from the bundle that there is, which are not known here. That what waits has
+    /// expired says so after a start alone: later on it is the sink that has failed for so long.
+    pub(super) fn lacks(&self, after_start: bool) -> bool {
+        self.lacks_some || self.has_expired && after_start
+    }
+
+    /// Whether there is a bundle that may stay as it is.
+    pub(super) async fn may_stay(&self, sink: &FileSink) -> bool {
+        !self.takes_out && sink.has_bundle().await
     }
 }
 
@@ -318,6 +325,7 @@ pub(super) async fn gather(
         broken: Vec::new(),
         // One that an earlier store wrote holds those of whom this one knows nothing yet.
         lacks_some: store.awaits_first_bundle(name).await?,
+        has_expired: false,
         takes_out: false,
         losses: store.losses(name).await?,
     };
@@ -344,8 +352,7 @@ pub(super) async fn gather(
                         gathered.waiting.push((member.num, version));
                         let document = &consignment.document;
                         gathered.takes_out |= !document.state.wants_token();
-                        // The backup of a store is older than what was delivered after it.
-                        gathered.lacks_some |= document.token.is_some()
+                        gathered.has_expired |= document.token.is_some()
                             && document.expires_at.is_some_and(|end| end <= now);
                     }
                     gathered.members.push(SinkDelivery {

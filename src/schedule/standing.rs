@@ -100,9 +100,9 @@ impl Standing {
 pub fn standing(record: &Record, grounds: &Grounds, now: Timestamp) -> Standing {
     match &record.token {
         Some(token) if record.state.wants_token() && record.revoked => {
-            let revoked = record.revoked_at.filter(|at| *at >= token.issued_at);
             let dropped = (token.issued_at, TokenEnd::Dropped);
-            let (since, how) = revoked.map_or(dropped, |at| (at, TokenEnd::Revoked));
+            let revoked = record.revoked_at.map(|at| (at, TokenEnd::Revoked));
+            let (since, how) = revoked.unwrap_or(dropped);
             Standing::Dead {
                 since: since.min(now),
                 how,

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     model::{
-        Declaration, Due, Name, Num, Reader, Record, Secret, Spec, State, TokenDocument, TokenMeta,
-        Version,
+        Declaration, Due, Kind, Name, Num, Reader, Record, Secret, Spec, State, TokenDocument,
+        TokenMeta, Version,
     },
     sql::{self, Column, Row, SqlError},
 };
@@ -290,11 +290,11 @@ impl Db {
             Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
             _ => None,
         };
-        let (issued_at, revoked_at): (Option<i64>, Option<i64>) =
-            (row.get("issued_at")?, row.get("revoked_at")?);
         Ok(Consignment {
             revoked: row.get::<_, Option<i64>>("good_until")? == Some(0),
-            is_known_dead: revoked_at.is_some_and(|at| issued_at.is_none_or(|issued| at >= issued)),
+            // Only a revocation says so of the token to come.
+            is_known_dead: row.get::<_, Option<String>>("next_kind")?.as_deref()
+                == Some(Kind::Reissued.as_str()),
             document: TokenDocument {
                 resource: db::parsed(row, "resource_name")?,
                 id: db::maybe_parsed(row, "id")?,

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from signal import SIGHUP
 
 from checker import Checker
 from nodes import Nodes, rolling_upgrade
@@ -391,9 +392,8 @@ def a_node_that_cannot_begin_to_lead(pair):
     pair.calls_go_on()
     needs = lambda: {(need["kind"], need["subject"]) for need in leader.status()["needs"]}
     until("what is amiss to be told", lambda: ("node_amiss", other.name) in needs())
-    other.stop()
     other.config.write_text(config)
-    other.start()
+    other.process.send(SIGHUP)
     until("nothing to be amiss", lambda: not needs(), LONGEST)
     return f"it lets another one lead {took:.1f} s after there is one"
 

@@ -57,8 +57,9 @@ pub(super) fn told_by_leader<'a>(known: &'a Observed<'_>) -> impl Iterator<Item 
             _ => return None,
         };
         let subject = key.rsplit(' ').next().unwrap_or_default();
-        let message =
-            format!("{what}, says {leader}, which leads: `renewd status` there says more");
+        let message = format!(
+            "{what}, as {leader} has told, which makes all calls: `renewd status` there says more"
+        );
         Some(need(kind, subject, message))
     })
 }

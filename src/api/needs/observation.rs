@@ -1,6 +1,9 @@
 //! What is known of the daemon at one instant, and how a need is told of it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use jiff::Timestamp;
 
@@ -70,6 +73,8 @@ pub(in crate::api) struct Observed<'a> {
     pub disk: Disk,
     /// The TCP address that is refused.
     pub unbound: Option<&'a Unbound>,
+    /// The resources that are configured, whether their renewers are here or not.
+    pub configured: &'a BTreeSet<ResourceName>,
     /// Where this machine does not lead, what is told and not over.
     pub told: &'a BTreeMap<String, NoticeKind>,
     /// How this machine stands in its cluster, where there is one.

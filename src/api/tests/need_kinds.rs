@@ -486,6 +486,19 @@ async fn what_the_leader_meets_is_told(harness: &Harness) {
     }
 }
 
+/// A machine that leads does not let another one lead that does not reach ACS.
+async fn nobody_drains_where_no_other_reaches(
+    harness: &Harness,
+    standing: &watch::Sender<crate::model::ClusterStanding>,
+) {
+    standing.send_modify(|one| one.nodes[1].reaches = false);
+    let drained = harness.send("POST", "/v1/nodes/web-1/drain", "{}").await;
+    assert_eq!(drained.status, 409, "{}", drained.text);
+    let why = &drained.text;
+    assert!(why.contains("does not reach ACS"), "{why}");
+    standing.send_modify(|one| one.nodes[1] = node_row("web-2"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_cluster_lacks_appears_and_goes() {
     let harness = Harness::calm().await;
@@ -528,6 +541,8 @@ async fn what_a_cluster_lacks_appears_and_goes() {
         standing.send_modify(|one| one.nodes[1] = node_row("web-2"));
         harness.is_silent_about(NeedKind::NodeAmiss).await;
     }
+
+    nobody_drains_where_no_other_reaches(&harness, &standing).await;
 
     standing.send_modify(|one| one.trouble = Some("no route to host".to_owned()));
     harness.tells(NeedKind::NoLeader).await;

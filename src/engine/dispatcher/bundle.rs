@@ -31,7 +31,9 @@ pub(super) struct Bundle {
     is_writing: bool,
     /// How many identities had left when it was read for the last write; unknown before the first.
     losses: Option<i64>,
-    /// Until when it stays as it is, at most.
+    /// When it was read first.
+    first_read: Option<Steady>,
+    /// Until when it stays as it is, at most, while it lacks some.
     stays_until: Option<Steady>,
     failures: u32,
 }
@@ -95,11 +97,14 @@ impl Dispatcher {
         files: &FileSink,
         began: Steady,
     ) -> bool {
-        let left = self
-            .bundle
-            .losses
-            .is_some_and(|before| before != gathered.losses);
-        if left || !gathered.keeps_what_is_there(files).await {
+        let first = *self.bundle.first_read.get_or_insert(began);
+        if !gathered.lacks(began < first + LACKING_FOR) {
+            self.bundle.stays_until = None;
+            return false;
+        }
+        let before = self.bundle.losses;
+        let has_left = before.is_some_and(|before| before != gathered.losses);
+        if has_left || !gathered.may_stay(files).await {
             return false;
         }
         let until = *self.bundle.stays_until.get_or_insert(began + LACKING_FOR);
