@@ -116,6 +116,11 @@ impl Client {
         lock(&self.lease).holds(self.clock.steady())
     }
 
+    /// Whom its requests go to: the host, and the proxy that leads there.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
     /// Whether its host answers at all, whatever it says to a request that asks for nothing.
     pub async fn is_reached(&self, deadline: Duration) -> bool {
         let mut headers = http::HeaderMap::new();

@@ -82,11 +82,15 @@ async fn set_drained(
 ) -> Result<Json<Nodes>, Problem> {
     let known = nodes(api).await?;
     let name = named(&name)?;
-    let is_able =
-        |row: &NodeRow| row.alive && row.reaches && row.drained_at.is_none() && row.name != name;
+    let own = known.nodes.iter().find(|row| row.name == name);
+    let lacks = own.map_or(u32::MAX, |row| row.lacks);
+    let is_able = |row: &NodeRow| {
+        row.alive && row.drained_at.is_none() && row.name != name && row.lacks <= lacks
+    };
     if drained && !known.nodes.iter().any(is_able) {
         let why = format!(
-            "no other node could lead instead of {name}: each is drained, does not reach ACS or does not run"
+            "no other node could lead instead of {name}: each is drained, does not run, or lacks more than {name} does, \
+             such as hosts of ACS that it does not reach"
         );
         return Err(Problem::new(ProblemType::Conflict, why));
     }

@@ -360,7 +360,7 @@ async fn answer(
         }
         Outlook::Live(..) => {
             let name = record.spec.name.clone();
-            let found = api.store.holdings(vec![name]).await?.pop();
+            let found = api.store.holding(name).await?;
             let grounds = Grounds::of(&api.shared_state().renewer(&record.spec.resource));
             let now = api.clock.now();
             found

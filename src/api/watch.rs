@@ -342,7 +342,7 @@ impl Watcher {
         };
         let over = match &walk.rest {
             Rest::These(names) => names.is_empty(),
-            Rest::After(_) => page.len() < PAGE,
+            Rest::After(_) => page.is_empty(),
         };
         let last = page.len().saturating_sub(1);
         for (at, holding) in page.into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! What of the daemon runs only where this machine leads, and what on each machine of a cluster: started when the
 //! lease is taken, stopped when it is lost. Where nobody shares the store, everything runs from the start.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::watch;
 
@@ -33,7 +33,7 @@ impl Supervisor {
         else {
             return;
         };
-        let (reaches, reached) = watch::channel(true);
+        let (lacks, told) = watch::channel(0);
         let (digest, said) = watch::channel(digest(settings, &self.store));
         let keeper = LeaseKeeper::new(LeaseKeeperDeps {
             settings: cluster.clone(),
@@ -41,7 +41,7 @@ impl Supervisor {
             clock: self.clock.clone(),
             digest: said,
             socket: settings.daemon.socket.display().to_string(),
-            reaches: reached,
+            lacks: told,
         });
         let membership = Membership::new(keeper.handle(), digest);
         membership.adopt(settings, &self.store, self.hosts(settings));
@@ -49,8 +49,9 @@ impl Supervisor {
             store: self.store.plain(),
             hosts: membership.hosts.subscribe(),
             in_vain: membership.in_vain.subscribe(),
-            reaches,
-            failed: 0,
+            lacks,
+            failed: BTreeMap::new(),
+            unwritten: 0,
         };
         let sinks = OwnSinks {
             store: self.store.plain(),
@@ -145,8 +146,14 @@ impl Supervisor {
         self.at_work(true);
         let now = self.clock.now();
         // Nothing is built on a database that has lost what this machine's files say.
-        if let Some(brought) = self.store.follow_files(now).await? {
+        let followed = self.store.follow_files(now).await?;
+        if let Some(brought) = followed.brought {
             tracing::warn!("{brought}");
+        }
+        if let Some(why) = followed.unwritten {
+            tracing::error!(
+                "this node leads although its files beside the store cannot be written ({why}); it revokes nothing before they can be"
+            );
         }
         self.store = self.store.leading(epoch);
         let orphans = self.store.take_over_left(now).await?;

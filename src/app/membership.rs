@@ -1,6 +1,6 @@
 //! How this machine stands in a cluster, and what goes on for that on each of its machines and where one leads.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
@@ -24,7 +24,7 @@ const PROBED_EVERY: Duration = Duration::from_secs(10);
 const PROBED_FOR: Duration = Duration::from_secs(5);
 /// So many probes that fail in a row mean that it is not.
 const PROBES: u32 = 2;
-/// Whoever tried so often in vain to begin to lead lets another one, as who does not reach ACS does.
+/// Whoever tried so often in vain to begin to lead lets another one.
 const IN_VAIN: u32 = 3;
 /// How often it is looked whether the sinks of this machine are in the database: a person may have had it forgotten.
 const SINKS_EVERY: Duration = Duration::from_secs(30);
@@ -72,6 +72,7 @@ impl Membership {
             None => _ = self.in_vain.send_replace(0),
             Some(RunError::Store(
                 StoreError::Away { .. }
+                | StoreError::Full { .. }
                 | StoreError::Busy { .. }
                 | StoreError::Closed { .. }
                 | StoreError::NotLeader { .. },
@@ -86,32 +87,55 @@ pub(super) fn digest(settings: &Settings, store: &Store) -> String {
     settings.digest_with(|secret| store.mark(secret))
 }
 
-/// Looks whether the hosts of all resources answer at all, whether the files that must be written before they are
-/// called can be, and whether this machine could begin to lead when it was to.
+/// Looks what this machine lacks to lead: hosts of the resources that do not answer at all, files that must be written
+/// before they are called, and that it could begin.
 pub(super) struct Probe {
     pub(super) store: Store,
     pub(super) hosts: watch::Receiver<Vec<Arc<Client>>>,
     pub(super) in_vain: watch::Receiver<u32>,
-    pub(super) reaches: watch::Sender<bool>,
-    pub(super) failed: u32,
+    pub(super) lacks: watch::Sender<u32>,
+    /// How often in a row a host did not answer.
+    pub(super) failed: BTreeMap<String, u32>,
+    /// How often in a row the files could not be written.
+    pub(super) unwritten: u32,
+}
+
+impl Probe {
+    /// Of a host that has not been asked yet the first answer counts.
+    fn count(&mut self, answers: &[(String, bool)]) {
+        self.failed = answers
+            .iter()
+            .map(|(host, is_reached)| {
+                let before = self.failed.get(host).copied().unwrap_or(PROBES - 1);
+                (host.clone(), if *is_reached { 0 } else { before + 1 })
+            })
+            .collect();
+        let is_written = self.store.withdrawn_trouble().is_none();
+        self.unwritten = if is_written { 0 } else { self.unwritten + 1 };
+    }
+
+    /// A host weighs as much as the files; more than all, that it cannot begin to lead.
+    fn lacks(&self) -> u32 {
+        let failed = self.failed.values().filter(|failed| **failed >= PROBES);
+        let lacks = match *self.in_vain.borrow() >= IN_VAIN {
+            true => self.failed.len() + 2,
+            false => failed.count() + usize::from(self.unwritten >= PROBES),
+        };
+        u32::try_from(lacks).unwrap_or(u32::MAX)
+    }
 }
 
 impl Task for Probe {
     async fn step(&mut self) -> Duration {
         let hosts = self.hosts.borrow_and_update().clone();
-        let all = join_all(hosts.iter().map(|host| host.is_reached(PROBED_FOR))).await;
-        let reached = self.store.withdrawn_trouble().is_none() && all.into_iter().all(|one| one);
-        let is_unable = *self.in_vain.borrow() >= IN_VAIN;
-        self.failed = match reached && !is_unable {
-            true => 0,
-            false => self.failed + 1,
-        };
-        let now = self.failed < PROBES;
-        self.reaches.send_if_modified(|before| {
-            let changed = *before != now;
-            *before = now;
-            changed
-        });
+        let asked = hosts
+            .iter()
+            .map(|host| async { (host.peer().to_owned(), host.is_reached(PROBED_FOR).await) });
+        let answers = join_all(asked).await;
+        self.count(&answers);
+        let now = self.lacks();
+        self.lacks
+            .send_if_modified(|before| std::mem::replace(before, now) != now);
         PROBED_EVERY
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 
 /// In a cluster, between two looks at what other machines wrote, where none at what they changed says it before.
 const FOLLOWS_EVERY: Duration = Duration::from_secs(2);
+/// The same while they cannot be written.
+const IN_VAIN: Duration = Duration::from_secs(10);
 
 /// Brings the files beside the store up to what other machines write.
 pub(super) struct FileFollower {
@@ -45,10 +47,15 @@ impl FileFollower {
     }
 
     async fn follow(&self) -> Result<(), StoreError> {
-        if self.store.files_are_behind().await? {
-            self.store.follow_files(self.clock.now()).await?;
+        if !self.store.files_are_behind().await? {
+            return Ok(());
         }
-        Ok(())
+        let followed = self.store.follow_files(self.clock.now()).await?;
+        let doing = "write the files beside the store";
+        match followed.unwritten {
+            Some(reason) => Err(StoreError::NotWritable { doing, reason }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -63,11 +70,12 @@ impl Task for FileFollower {
             }
             Err(_) => {}
         }
-        FOLLOWS_EVERY
+        if self.said { IN_VAIN } else { FOLLOWS_EVERY }
     }
 
     async fn woken(&mut self) {
-        if self.lag.changed().await.is_err() {
+        // What cannot be written costs much each time.
+        if self.said || self.lag.changed().await.is_err() {
             std::future::pending().await
         }
     }

@@ -49,7 +49,9 @@ use crate::{
         Fold, Moment, Press, Remaining, SecondChance, Steady, Ticket, awaiting, is_yielding,
         share_beside,
     },
-    store::{Campaign, CampaignAction, CampaignState, Frozen, ItemNote, Store, StoreError},
+    store::{
+        Campaign, CampaignAction, CampaignItem, CampaignState, Frozen, ItemNote, Store, StoreError,
+    },
     telemetry::Metrics,
     worker::{self, Wake, Worker},
 };
@@ -366,7 +368,8 @@ impl Runner {
             .store
             .campaign_items(campaign.id, name, failing, room, skip);
         let items = found.await?;
-        if items.len() == room {
+        let is_due = |last: &CampaignItem| last.next_at <= now;
+        if items.len() == room && items.last().is_some_and(is_due) {
             self.look_by(now);
         }
         for item in items {
@@ -588,8 +591,11 @@ impl Runner {
         if self.calls_in_flight() >= self.settings.max_in_flight {
             return None;
         }
-        let mut gate = self.permits.gate();
         let waiting = self.lines.iter().filter(|line| line.len() > 0);
+        if !self.client.may_call() {
+            return waiting.map(|_| steady + YIELD).next();
+        }
+        let mut gate = self.permits.gate();
         waiting
             .filter_map(|line| {
                 let urgency = (Press::Ordinary, Remaining::Never);

@@ -70,8 +70,8 @@ pub struct LeaseKeeperDeps {
     pub digest: watch::Receiver<String>,
     /// Where this machine is asked.
     pub socket: String,
-    /// Whether it reaches ACS.
-    pub reaches: watch::Receiver<bool>,
+    /// How much it lacks to lead.
+    pub lacks: watch::Receiver<u32>,
 }
 
 /// The loop that keeps the lease of this machine.
@@ -101,7 +101,7 @@ impl LeaseKeeper {
             trouble: None,
             offset_ms: 0,
             calls_until: Duration::ZERO,
-            reaches: true,
+            lacks: 0,
             nodes: Vec::new(),
         });
         let (at_work, seen) = watch::channel(false);
@@ -137,7 +137,7 @@ impl LeaseKeeper {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                changed = self.deps.reaches.changed() => {
+                changed = self.deps.lacks.changed() => {
                     if changed.is_err() {
                         tokio::time::sleep(rest).await;
                     }
@@ -151,7 +151,7 @@ impl LeaseKeeper {
 
     /// Asks the database where it is time to, and does what follows from what is known.
     async fn step(&mut self) {
-        self.tenure.reaches = *self.deps.reaches.borrow();
+        self.tenure.lacks = *self.deps.lacks.borrow();
         if self.ask_at <= self.now() {
             self.beat().await;
         }
@@ -192,7 +192,7 @@ impl LeaseKeeper {
             offset_ms: self.offset_ms,
             digest: self.deps.digest.borrow().clone(),
             socket: self.deps.socket.clone(),
-            reaches: self.tenure.reaches,
+            lacks: self.tenure.lacks,
         };
         match in_time(self.deps.store.beat(beat)).await {
             Ok(duty) => {
@@ -243,7 +243,7 @@ impl LeaseKeeper {
         let why = match why {
             Reason::Drained => "a person drained this node",
             Reason::CutOff => {
-                "this node does not reach ACS, cannot write its files or cannot begin to lead, and another one can"
+                "this node does not reach hosts of ACS, cannot write its files or cannot begin to lead, and another one lacks less"
             }
         };
         tracing::warn!(
@@ -346,12 +346,12 @@ impl LeaseKeeper {
                 }
             }
         }
-        let (offset_ms, reaches) = (self.offset_ms, self.tenure.reaches);
+        let (offset_ms, lacks) = (self.offset_ms, self.tenure.lacks);
         self.standing.send_modify(|standing| {
             standing.role = role;
             standing.offset_ms = offset_ms;
             standing.calls_until = until;
-            standing.reaches = reaches;
+            standing.lacks = lacks;
         });
     }
 }

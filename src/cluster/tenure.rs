@@ -33,8 +33,8 @@ pub(super) struct Tenure {
     node: NodeName,
     held: Option<Held>,
     seen: Option<Seen>,
-    /// Whether it reaches ACS.
-    pub(super) reaches: bool,
+    /// How much it lacks to lead.
+    pub(super) lacks: u32,
 }
 
 /// A lease of its own, as it knows.
@@ -69,7 +69,7 @@ pub(super) enum Move {
 pub(super) enum Reason {
     /// A person said so.
     Drained,
-    /// It does not reach ACS, and another one does.
+    /// Hosts of ACS do not answer it, or it lacks something else, and another one lacks less.
     CutOff,
 }
 
@@ -79,7 +79,7 @@ impl Tenure {
             node,
             held: None,
             seen: None,
-            reaches: true,
+            lacks: 0,
         }
     }
 
@@ -163,7 +163,8 @@ impl Tenure {
             let ago = Duration::try_from(seen.duty.now.duration_since(at));
             ago.is_ok_and(|ago| ago >= SETTLED)
         });
-        (!self.reaches && settled && self.others(seen).any(reaches_acs)).then_some(Reason::CutOff)
+        let is_cut_off = self.others(seen).any(|row| row.lacks < self.lacks);
+        (is_cut_off && settled).then_some(Reason::CutOff)
     }
 
     /// Whether nobody leads who could, and this one should.
@@ -177,8 +178,11 @@ impl Tenure {
         };
         let yielded =
             seen.duty.yielded_by.as_ref() == Some(&self.node) && seen.duty.holder.is_none();
-        let worse = yielded || !self.reaches;
-        !worse || vacant >= DEFERENCE || !self.others(seen).any(reaches_acs)
+        let goes_before = |row: &NodeRow| match yielded {
+            true => row.lacks <= self.lacks,
+            false => row.lacks < self.lacks,
+        };
+        vacant >= DEFERENCE || !self.others(seen).any(goes_before)
     }
 
     /// When the lease of whoever holds it will have run out, if nothing else happens.
@@ -196,10 +200,6 @@ impl Tenure {
         let nodes = seen.duty.nodes.iter();
         nodes.filter(|row| row.name != self.node && row.alive && row.drained_at.is_none())
     }
-}
-
-fn reaches_acs(row: &NodeRow) -> bool {
-    row.reaches
 }
 
 impl Seen {
@@ -248,13 +248,13 @@ mod tests {
         lease_until: u64,
         yielded: Option<(u64, usize)>,
         alive_until: [u64; NODES],
-        reaches: [bool; NODES],
+        lacks: [u32; NODES],
         drained: [bool; NODES],
     }
 
     #[derive(Debug, Clone, Copy)]
     enum Ask {
-        Beat { epoch: Option<u64>, reaches: bool },
+        Beat { epoch: Option<u64>, lacks: u32 },
         Take { had: Option<u64> },
         Yield { epoch: u64 },
     }
@@ -268,9 +268,9 @@ mod tests {
             let term = now + LEASE.as_millis() as u64;
             let mut renewed = false;
             match ask {
-                Ask::Beat { epoch, reaches } => {
+                Ask::Beat { epoch, lacks } => {
                     self.alive_until[node] = term;
-                    self.reaches[node] = reaches;
+                    self.lacks[node] = lacks;
                     renewed = self.holder == Some(node)
                         && epoch == Some(self.epoch)
                         && self.lease_until > now;
@@ -309,7 +309,7 @@ mod tests {
                 offset_ms: 0,
                 digest: String::new(),
                 socket: String::new(),
-                reaches: self.reaches[node],
+                lacks: self.lacks[node],
             };
             DutySeen {
                 now: at(now),
@@ -388,7 +388,7 @@ mod tests {
                     lease_until: 0,
                     yielded: None,
                     alive_until: [0; NODES],
-                    reaches: [true; NODES],
+                    lacks: [0; NODES],
                     drained: [false; NODES],
                 },
                 nodes,
@@ -422,7 +422,7 @@ mod tests {
                     self.nodes[n].frozen_until = self.now + self.rng.random_range(100..60_000);
                 }
                 if self.chance(3) {
-                    self.nodes[n].tenure.reaches ^= true;
+                    self.nodes[n].tenure.lacks = self.rng.random_range(0..3);
                 }
                 if self.chance(1) {
                     self.database.drained[n] ^= true;
@@ -497,7 +497,7 @@ mod tests {
                     self.nodes[n].beat_at = now + RENEWED_EVERY.as_millis() as u64;
                     Ask::Beat {
                         epoch: self.nodes[n].tenure.epoch(),
-                        reaches: self.nodes[n].tenure.reaches,
+                        lacks: self.nodes[n].tenure.lacks,
                     }
                 }
                 Move::Stay => return,
@@ -545,7 +545,7 @@ mod tests {
             model.faults = false;
             model.database.drained = [false; NODES];
             for node in &mut model.nodes {
-                node.tenure.reaches = true;
+                node.tenure.lacks = 0;
                 node.frozen_until = 0;
             }
             for _ in 0..600 {
@@ -564,12 +564,21 @@ mod tests {
         let run = |model: &mut Model, ticks| (0..ticks).for_each(|_| model.tick());
         run(&mut model, 200);
         let first = model.database.holder.unwrap();
-        model.nodes[first].tenure.reaches = false;
+        // One host answers nobody; a second one does not answer who leads.
+        let cut_off = |node: &mut Node| node.tenure.lacks = 1;
+        let others = model.nodes.iter_mut().enumerate();
+        let others = others.filter(|(node, _)| *node != first);
+        others.for_each(|(_, node)| cut_off(node));
+        run(&mut model, 100);
+        cut_off(&mut model.nodes[first]);
+        run(&mut model, 200);
+        assert_eq!(model.database.holder, Some(first), "nobody is better");
+        model.nodes[first].tenure.lacks = 2;
         run(&mut model, 100);
         let second = model.database.holder.unwrap();
         assert_ne!(first, second);
-        model.nodes[first].tenure.reaches = true;
-        model.nodes[second].tenure.reaches = false;
+        model.nodes[first].tenure.lacks = 0;
+        model.nodes[second].tenure.lacks = 1;
         run(&mut model, 300);
         assert_eq!(model.database.holder, Some(second), "not so soon again");
         run(&mut model, 500);
@@ -577,7 +586,7 @@ mod tests {
         model
             .nodes
             .iter_mut()
-            .for_each(|node| node.tenure.reaches = false);
+            .for_each(|node| node.tenure.lacks = 1);
         let epoch = model.database.epoch;
         run(&mut model, 2000);
         assert_eq!(

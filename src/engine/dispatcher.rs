@@ -106,6 +106,8 @@ pub struct Dispatcher {
     look: bool,
     /// Whether somebody may have disabled the sink, or enabled it, since that was looked up.
     heard: bool,
+    /// Whether the receiver is back, and what waited for it is not due yet.
+    is_back: bool,
     /// When the store's next delivery is to be attempted.
     next_at: Option<Timestamp>,
     notices: Notices,
@@ -114,8 +116,10 @@ pub struct Dispatcher {
     attempts: JoinSet<Result<Receipt, SinkFailure>>,
     payload: BTreeMap<Id, Payload>,
     tests: BTreeMap<Id, Test>,
-    /// Rows in the queue, in flight or not settled yet.
+    /// Rows in the queue, in flight, not settled yet or passed over.
     busy: BTreeSet<Num>,
+    /// Rows that were looked at for a probe in vain.
+    passed: Vec<Num>,
     /// How attempts ended, to be settled in the store.
     outbox: Outbox<Settled, ()>,
     wanted: watch::Receiver<u64>,
@@ -215,7 +219,10 @@ impl Worker for Dispatcher {
                 }
             }
             DispatcherEvent::Asked(ask) => self.asked(ask),
-            DispatcherEvent::Wanted => self.look_anew(),
+            DispatcherEvent::Wanted => {
+                self.forget_passed();
+                self.look_anew();
+            }
         }
     }
 
@@ -271,6 +278,7 @@ impl Dispatcher {
             seen: None,
             look: true,
             heard: true,
+            is_back: false,
             next_at: None,
             notices: Notices::default(),
             bundle: Bundle::default(),
@@ -279,6 +287,7 @@ impl Dispatcher {
             payload: BTreeMap::new(),
             tests: BTreeMap::new(),
             busy: BTreeSet::new(),
+            passed: Vec::new(),
             outbox: Outbox::new("deliveries wait for the store"),
             wanted: store.wanted_signal(),
             counts: AttemptCounts::default(),
@@ -457,7 +466,10 @@ impl Dispatcher {
         // Behind a gate everything waits for the gate.
         wake.by(gate);
         if gate.is_none() && self.may_start() {
-            wake.by_wall(self.next_at);
+            // Who waits for a bundle waits for its next write.
+            if self.bundle.write_at.is_none() && !self.bundle.is_writing {
+                wake.by_wall(self.next_at);
+            }
             wake.by(self.notices.retry_at());
             wake.by(self.bundle.write_at);
             wake.by(self.verifying.wakes_at());

@@ -532,7 +532,8 @@ impl Renewer {
         if self.room() == 0 || line.alone && self.is_full_of_failing() {
             return None;
         }
-        if !line.alone && (self.doubts.is_asking() || now.steady < self.doubts.rest) {
+        let is_in_doubt = self.doubts.is_asking() || !line.alone && now.steady < self.doubts.rest;
+        if is_in_doubt || !self.client.may_call() {
             return Some(now.steady + LOOK_BESIDE);
         }
         if now.steady < self.doubts.refusal_rest && !line.alone && is_refused_again(head) {

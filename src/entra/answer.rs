@@ -10,6 +10,7 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
+use super::bearer::EDGE;
 use crate::{
     model::Secret,
     transport::{Reply, tamed, wipe},
@@ -114,6 +115,9 @@ pub(super) fn granted(reply: Reply, now: Timestamp) -> Result<Grant, String> {
         .and_then(Number::duration)
         .or_else(on);
     let lives = lives.ok_or("it does not say how long its token lives")?;
+    if lives <= EDGE {
+        return Err("its token ends as soon as it comes".to_owned());
+    }
     Ok(Grant {
         client: read.client_id.or_else(|| claim(text)),
         refresh_in: read.refresh_in.as_ref().and_then(Number::duration),

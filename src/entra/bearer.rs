@@ -24,7 +24,7 @@ type Steady = Duration;
 pub(super) type Begun = Steady;
 
 /// A bearer that ends sooner may have ended when it arrives.
-const EDGE: Duration = Duration::from_secs(1);
+pub(super) const EDGE: Duration = Duration::from_secs(1);
 /// So many refusals in a row, of a bearer that was taken before, are no longer about whom the calls were for.
 const REFUSALS: u32 = 2;
 

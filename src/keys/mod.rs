@@ -283,9 +283,12 @@ impl Keys {
             let (over, soon) = self.sweep(change).await?;
             rest = soon;
             change.trouble = self.fallen_back(change);
-            if over && self.is_proved_once_more(change).await? {
-                change.reminted_at = Some(self.clock.now());
-                change.stage = KeyStage::Regenerate;
+            if over {
+                rest = PROVE;
+                if self.is_proved_once_more(change).await? {
+                    change.reminted_at = Some(self.clock.now());
+                    change.stage = KeyStage::Regenerate;
+                }
             }
         }
         self.look_at_old_key(change).await?;

@@ -159,7 +159,8 @@ impl Keys {
     async fn look_for_successors(&mut self, open: Option<&KeyChange>) -> Result<(), StoreError> {
         for key in self.client.key_status().keys {
             let own = open.is_some_and(|open| open.old_key == key.fingerprint);
-            if own || !self.probes.looks(&key.fingerprint, self.clock.steady()) {
+            let is_time = self.probes.looks(&key.fingerprint, self.clock.steady());
+            if own || !is_time {
                 continue;
             }
             match self.successor(key.role, &key.fingerprint).await? {

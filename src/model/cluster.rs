@@ -31,8 +31,8 @@ pub struct ClusterStanding {
     pub offset_ms: i64,
     /// Until when it may call ACS, on its clock that never steps.
     pub calls_until: Duration,
-    /// Whether it reaches ACS.
-    pub reaches: bool,
+    /// How much it lacks to lead.
+    pub lacks: u32,
     /// All machines, as the database knew them then.
     pub nodes: Vec<NodeRow>,
 }
@@ -130,8 +130,9 @@ pub struct NodeRow {
     /// Of its configuration, but for what differs between machines.
     pub digest: String,
     pub socket: String,
-    /// Whether it reaches ACS.
-    pub reaches: bool,
+    /// How much it lacks to lead: hosts of the configured resources that do not answer it, one more where it cannot write its
+    /// files beside the store; more than there are where it cannot begin to lead. Whoever leads yields to one that lacks less.
+    pub lacks: u32,
 }
 
 /// A clock that is farther off than this from the database's is told.
@@ -173,7 +174,7 @@ pub struct Beat {
     pub offset_ms: i64,
     pub digest: String,
     pub socket: String,
-    pub reaches: bool,
+    pub lacks: u32,
 }
 
 /// What the database answers.

@@ -268,6 +268,8 @@ pub struct Record {
     pub revoked_at: Option<Timestamp>,
     /// Whether the token was revoked and its successor is still to come.
     pub revoked: bool,
+    /// Whether that is known, where it may also be that the standing of the token is unknown.
+    pub known_dead: bool,
     /// Whether the token is being minted anew because its access key is in doubt.
     pub doubted: bool,
     /// Whether a `renewal.late` notice was raised for this lapse.

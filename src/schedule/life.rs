@@ -249,6 +249,7 @@ pub(super) mod tests {
             failing_since: None,
             revoked_at: None,
             revoked: false,
+            known_dead: false,
             doubted: false,
             late_notified: false,
         }

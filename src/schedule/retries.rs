@@ -39,6 +39,16 @@ struct Open {
     gap: Duration,
 }
 
+impl Open {
+    /// A probe told nothing new; what was in flight when it opened is not a probe.
+    fn rest(&mut self, now: Steady) {
+        if now >= self.probe_at {
+            self.gap = (self.gap * 2).min(LONGEST_PROBE);
+            self.probe_at = now + self.gap;
+        }
+    }
+}
+
 impl Breaker {
     /// Whether another delivery may start while `in_flight` are on their way.
     pub fn admits(&self, in_flight: usize, now: Steady) -> bool {
@@ -61,11 +71,7 @@ impl Breaker {
         self.since.get_or_insert(now);
         let opened = self.open.is_none() && self.failures >= TRIPS_AT;
         if let Some(open) = &mut self.open {
-            // What was in flight when it opened is not a probe.
-            if now >= open.probe_at {
-                open.gap = (open.gap * 2).min(LONGEST_PROBE);
-                open.probe_at = now + open.gap;
-            }
+            open.rest(now);
         } else if opened {
             self.open = Some(Open {
                 probe_at: now + SHORTEST_PROBE,
@@ -78,6 +84,13 @@ impl Breaker {
     /// When the next probe may go out, while it is open.
     pub fn probe_at(&self) -> Option<Steady> {
         self.open.map(|open| open.probe_at)
+    }
+
+    /// There is nobody to probe with: the next probe waits as it does after a failure.
+    pub fn put_off(&mut self, now: Steady) {
+        if let Some(open) = &mut self.open {
+            open.rest(now);
+        }
     }
 
     /// Lets the next probe go out at once: somebody asked for it.

@@ -101,7 +101,8 @@ pub fn standing(record: &Record, grounds: &Grounds, now: Timestamp) -> Standing 
     match &record.token {
         Some(token) if record.state.wants_token() && record.revoked => {
             let dropped = (token.issued_at, TokenEnd::Dropped);
-            let revoked = record.revoked_at.map(|at| (at, TokenEnd::Revoked));
+            let revoked = record.revoked_at.filter(|_| record.known_dead);
+            let revoked = revoked.map(|at| (at, TokenEnd::Revoked));
             let (since, how) = revoked.unwrap_or(dropped);
             Standing::Dead {
                 since: since.min(now),
@@ -240,6 +241,7 @@ mod tests {
     fn a_revoked_token_is_dead_whatever_the_clocks_say() {
         let revoked = Record {
             revoked: true,
+            known_dead: true,
             revoked_at: Some(noon()),
             ..row()
         };

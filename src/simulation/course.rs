@@ -72,6 +72,8 @@ pub struct Daemon {
     pub opened: Opened,
     /// What the renewer publishes.
     pub view: watch::Receiver<RenewerView>,
+    /// When it was last decided about campaigns.
+    pub campaigns: watch::Receiver<Option<Timestamp>>,
     /// What its loops share.
     pub deps: ResourceDeps,
     stop: CancellationToken,
@@ -105,11 +107,12 @@ impl Daemon {
         };
         let renewer = Renewer::new(deps.clone());
         let runner = Runner::new(deps.clone());
-        let view = renewer.view();
+        let (view, campaigns) = (renewer.view(), runner.decided());
         let mut daemon = Self {
             store,
             opened,
             view,
+            campaigns,
             deps,
             stop: CancellationToken::new(),
             loops: Vec::new(),

@@ -672,7 +672,9 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<()> {
         let version = self.next_version(was, now);
-        let sealed = token.and_then(|token| self.seal_anew(&token, &name, was, version));
+        // One that does not open stays so: whoever looks everything through has it replaced.
+        let sealed =
+            token.map(|token| self.seal_anew(&token, &name, was, version).unwrap_or(token));
         self.write_identities(
             "SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
              version = ?2, token = ?3 WHERE num = ?1",
@@ -704,7 +706,7 @@ impl Txn<'_> {
         Ok(raised)
     }
 
-    /// A token under its new version; one that does not open is as good as none.
+    /// A token under its new version, if it opens.
     fn seal_anew(
         &self,
         token: &[u8],

@@ -357,8 +357,9 @@ impl Txn<'_> {
             };
         }
         let taken = self.write_identities(
-            "SET id = ?2, due_at = ?3, due_why = 'first' WHERE num = ?1 AND (id IS NULL OR id = ?2) \
-             AND state IS DISTINCT FROM 'deleted'",
+            "SET id = ?2, due_at = CASE WHEN state IN ('new', 'active', 'late') THEN ?3 ELSE due_at END, \
+             due_why = CASE WHEN state IN ('new', 'active', 'late') THEN 'first' ELSE due_why END \
+             WHERE num = ?1 AND (id IS NULL OR id = ?2) AND state IS DISTINCT FROM 'deleted'",
             params![num, id.as_str(), micros(now)],
             Counting::OfRow(num),
         )?;

@@ -21,6 +21,7 @@ use super::{
     disk::{Disk, open_files},
     error::{OpenError, Outcome, StoreError},
     idmap,
+    journal::Followed,
     link::Link,
     open::{self, Lock, Opened, Parts},
     seal::Seal,
@@ -364,8 +365,11 @@ impl Store {
         }
         if withdrawn && self.is_shared() {
             // Those of the other machines are as they are.
-            self.ask_to_follow(Purpose::WriteAnew).await?;
-            return Ok(false);
+            let doing = "write the files beside the store anew";
+            return match self.ask_to_follow(Purpose::WriteAnew).await? {
+                Followed::Unwritten(reason) => Err(StoreError::NotWritable { doing, reason }),
+                Followed::Whole | Followed::Lost => Ok(false),
+            };
         }
         let (doing, again) = ("write the files beside the store anew", self.map_trouble());
         self.write(doing, move |txn| {

@@ -21,7 +21,8 @@ macro_rules! record_columns {
         "i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, \
          i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, \
          (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, \
-         coalesce(i.good_until < 0, FALSE) AS doubted, i.attempts, i.wish, i.failing_since"
+         coalesce(i.good_until < 0, FALSE) AS doubted, i.attempts, i.wish, i.failing_since, \
+         coalesce(i.next_kind = 'reissued', FALSE) AS known_dead"
     };
 }
 
@@ -189,13 +190,36 @@ impl Store {
         .await
     }
 
-    /// A page of holdings in the order of their names.
+    /// The same of one, of which it is told why it cannot be read.
+    pub async fn holding(&self, name: Name) -> Answer<Option<Holding>> {
+        self.read_mirrored("read a token", vec![name.clone()], move |db| {
+            let _same_state = db.conn.same_state()?;
+            let Some(record) = db.records(std::slice::from_ref(&name))?.pop() else {
+                return Ok(None);
+            };
+            let found = db.consignment(record.num)?;
+            Ok(found.map(|Consignment { document, .. }| Holding { record, document }))
+        })
+        .await
+    }
+
+    /// A page of holdings in the order of their names; none only at the end.
     pub async fn holdings_page(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Holding>> {
         let after = after.map_or(String::new(), ToString::to_string);
         self.read_mirrored("read tokens", Vec::new(), move |db| {
             let _same_state = db.conn.same_state()?;
-            let found = db.list(&after, limit)?;
-            db.held(found)
+            let mut after = after.clone();
+            loop {
+                let found = db.list(&after, limit)?;
+                let Some(last) = found.last() else {
+                    return Ok(Vec::new());
+                };
+                after = last.spec.name.to_string();
+                let held = db.held(found)?;
+                if !held.is_empty() {
+                    return Ok(held);
+                }
+            }
         })
         .await
     }
@@ -252,9 +276,14 @@ impl Db {
     pub(super) fn held(&self, records: Vec<Record>) -> Outcome<Vec<Holding>> {
         let mut holdings = Vec::with_capacity(records.len());
         for record in records {
-            if let Some(found) = self.consignment(record.num)? {
-                let document = found.document;
-                holdings.push(Holding { record, document });
+            // One that cannot be read is noted, and keeps nobody else from being told.
+            match self.consignment(record.num) {
+                Ok(Some(Consignment { document, .. })) => {
+                    holdings.push(Holding { record, document })
+                }
+                Ok(None) | Err(Fault::Unseal(_)) => {}
+                Err(fault) if fault.is_unreadable() => {}
+                Err(fault) => return Err(fault),
             }
         }
         Ok(holdings)
@@ -390,6 +419,7 @@ pub(super) fn read_record(row: &Row<'_>) -> sql::Result<Record> {
         failing_since: db::maybe_instant(row, 20)?,
         revoked_at: db::maybe_instant(row, 15)?,
         revoked: row.get(16)?,
+        known_dead: row.get(21)?,
         doubted: row.get(17)?,
         late_notified: row.get(10)?,
     })

@@ -118,6 +118,26 @@ fn course(place: &FilesEnd, (oldest, last): (Option<u64>, u64), mut kept: Vec<En
     }
 }
 
+/// What it came to that the files of a machine are to say what the store does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// They say all of it.
+    Whole,
+    /// The database has lost what this machine has seen, or it is not known where the files end: they are looked through.
+    Lost,
+    /// They cannot be written, and why. The database has what they lack.
+    Unwritten(String),
+}
+
+/// What it came to that a machine compared its files with the database.
+#[derive(Debug, Default)]
+pub struct FollowedFiles {
+    /// What the database had lost and was carried out again.
+    pub brought: Option<BroughtUp>,
+    /// Why the files could not be written. The database has what they lack.
+    pub unwritten: Option<String>,
+}
+
 /// What the files of a machine say and the database does not know.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
@@ -390,11 +410,13 @@ impl Writer {
         if was_asked {
             let anew = |one: &Operation| one.purpose == Purpose::WriteAnew;
             let begun = match followers.iter().any(anew) {
-                true => self.write_files_anew(),
-                false => Ok(()),
+                true => self.write_anew(),
+                false => Ok(Followed::Whole),
             };
-            let followed = begun.and_then(|()| self.follow_journal());
-            self.note_followed(&followed);
+            let followed = match begun {
+                Ok(Followed::Whole) => self.follow_journal(),
+                other => other,
+            };
             let followed = followed.map_err(|fault| StoreError::new("append to the files", fault));
             for operation in followers {
                 let answer = followed.clone().map(|known| Box::new(known) as BoxedAnswer);
@@ -411,15 +433,20 @@ impl Writer {
         let has_entry = self.leave_entry(effects)?;
         self.commit_surely()?;
         if has_entry {
-            let followed = self.follow_journal();
-            self.note_followed(&followed);
-            match followed {
-                Ok(true) => {}
-                Ok(false) => tracing::error!(
+            match self.follow_journal() {
+                // That they cannot be written was told already.
+                Ok(Followed::Lost) if self.place.is_none() => {}
+                Ok(Followed::Lost) => tracing::error!(
                     "the database has lost its last commits; what this machine knows of them is taken up"
                 ),
+                Ok(Followed::Unwritten(why)) => {
+                    tracing::error!(
+                        "the files beside the store cannot be written ({why}); it is tried again"
+                    );
+                }
+                Ok(Followed::Whole) => {}
                 Err(fault) => {
-                    let error = StoreError::new("append to the files beside the store", fault);
+                    let error = StoreError::new("look what the files lack", fault);
                     tracing::error!(%error, "it is tried again");
                 }
             }
@@ -427,13 +454,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether the files of this machine can be written: a machine that leads revokes nothing before its own are.
-    fn note_followed(&self, followed: &Outcome<bool>) {
-        match followed {
-            Ok(_) => self.withdrawals.note_unwritten(None),
-            Err(Fault::File(_, why)) => self.withdrawals.note_unwritten(Some(why.clone())),
+    /// What it came to that the files of this machine were written. Whether they can be is noted: a machine that leads
+    /// revokes nothing before its own are.
+    fn written(&mut self, written: Outcome<()>) -> Outcome<Followed> {
+        match written {
+            Ok(()) => {
+                self.withdrawals.note_unwritten(None);
+                Ok(Followed::Whole)
+            }
+            Err(Fault::File(_, why)) => {
+                self.withdrawals.note_unwritten(Some(why.clone()));
+                Ok(Followed::Unwritten(why))
+            }
             // It is about the database.
-            Err(_) => {}
+            Err(fault) => Err(fault),
         }
     }
 
@@ -489,27 +523,30 @@ impl Writer {
         Ok(true)
     }
 
-    /// Brings the files of this machine up to the store. False where the database has lost what they say, or anything else
-    /// that this machine has seen.
-    pub(super) fn follow_journal(&mut self) -> Outcome<bool> {
+    /// Brings the files of this machine up to the store.
+    pub(super) fn follow_journal(&mut self) -> Outcome<Followed> {
         let seen = self.signals.seq();
         if self.db.seq()? < seen {
-            return Ok(false);
+            return Ok(Followed::Lost);
         }
         let course = {
             let _same = self.db.conn.same_state()?;
-            self.db.course_from(&self.place)?
+            match &self.place {
+                Some(place) => self.db.course_from(place)?,
+                None => Course::Lost,
+            }
         };
-        match course {
-            Course::Nothing => {}
-            Course::Append(entries) => self.append_entries(&entries)?,
-            Course::Anew => self.write_files_anew()?,
-            Course::Lost => return Ok(false),
+        let written = match course {
+            Course::Nothing => Ok(()),
+            Course::Append(entries) => self.append_entries(&entries),
+            Course::Anew => self.write_files_anew(),
+            Course::Lost => return Ok(Followed::Lost),
+        };
+        let followed = self.written(written)?;
+        if let (Followed::Whole, Some(place)) = (&followed, &self.place) {
+            self.signals.files_end_at.store(place.n, Ordering::SeqCst);
         }
-        self.signals
-            .files_end_at
-            .store(self.place.n, Ordering::SeqCst);
-        Ok(true)
+        Ok(followed)
     }
 
     fn append_entries(&mut self, entries: &[Entry]) -> Outcome<()> {
@@ -524,7 +561,7 @@ impl Writer {
         self.id_map.append_text(&map);
         if let Some(newest) = entries.last() {
             let said = Some(newest.digest());
-            self.place = FilesEnd { n: newest.n, said };
+            self.place = Some(FilesEnd { n: newest.n, said });
         }
         let anew = entries
             .iter()
@@ -545,6 +582,11 @@ impl Writer {
         Ok(())
     }
 
+    fn write_anew(&mut self) -> Outcome<Followed> {
+        let written = self.write_files_anew();
+        self.written(written)
+    }
+
     /// Writes both files anew from one state of the store.
     pub(super) fn write_files_anew(&mut self) -> Outcome<()> {
         let Self {
@@ -554,19 +596,31 @@ impl Writer {
             place,
             ..
         } = self;
+        *place = None;
         let _same = db.conn.same_state()?;
         write_anew(db, (id_map, withdrawals))?;
-        *place = db.newest_place()?;
+        *place = Some(db.newest_place()?);
         Ok(())
     }
 
-    /// The files of this machine are as the store says, or as good as they can be made: what happens at a start.
+    /// The files of this machine are as the store says, or as good as they can be made: what happens at a start. Where they
+    /// cannot be written, the database has what they lack, and they get it as soon as they can be.
     pub(super) fn take_place(&mut self, place: Option<FilesEnd>) -> Outcome<()> {
-        match place {
-            Some(place) => self.place = place,
-            None => self.write_files_anew()?,
+        self.place = place;
+        let begun = match self.place {
+            Some(_) => Followed::Whole,
+            None => self.write_anew()?,
+        };
+        let followed = match begun {
+            Followed::Whole => self.follow_journal()?,
+            other => other,
+        };
+        if let Followed::Unwritten(why) = followed {
+            tracing::error!(
+                "the files beside the store cannot be written ({why}); it is tried again"
+            );
         }
-        self.follow_journal().map(drop)
+        Ok(())
     }
 }
 
@@ -615,27 +669,30 @@ impl Txn<'_> {
 
 impl Store {
     /// Brings the files of this machine up to the store, where other machines wrote; and the store up to them, where
-    /// the database has lost its last commits. What was carried out again then.
-    pub async fn follow_files(&self, now: Timestamp) -> Answer<Option<BroughtUp>> {
+    /// the database has lost its last commits.
+    pub async fn follow_files(&self, now: Timestamp) -> Answer<FollowedFiles> {
+        let mut done = FollowedFiles::default();
         if !self.is_shared() {
-            return Ok(None);
+            return Ok(done);
         }
         self.raise_lost(now).await?;
-        if self.ask_to_follow(Purpose::Follow).await? {
-            return Ok(None);
-        }
-        let files = Files::in_folder(self.state_dir());
-        let given = self.standby().mirror().map_or(0, |mirror| mirror.highest());
-        let seen = (self.seq(), given);
-        let taken = self
-            .purposely(
+        let mut followed = self.ask_to_follow(Purpose::Follow).await?;
+        if followed == Followed::Lost {
+            let files = Files::in_folder(self.state_dir());
+            let given = self.standby().mirror().map_or(0, |mirror| mirror.highest());
+            let seen = (self.seq(), given);
+            let taking_up = self.purposely(
                 "take up what the database has lost",
                 Purpose::TakeUp,
                 move |txn| txn.take_up_lost(&files, seen, now),
-            )
-            .await?;
-        self.ask_to_follow(Purpose::WriteAnew).await?;
-        Ok(taken)
+            );
+            done.brought = taking_up.await?;
+            followed = self.ask_to_follow(Purpose::WriteAnew).await?;
+        }
+        if let Followed::Unwritten(why) = followed {
+            done.unwritten = Some(why);
+        }
+        Ok(done)
     }
 
     /// Raises the versions of those of whom this machine has answered newer ones than the database knows.
@@ -666,8 +723,8 @@ impl Store {
         Ok(())
     }
 
-    pub(super) async fn ask_to_follow(&self, purpose: Purpose) -> Answer<bool> {
-        self.purposely("append to the files", purpose, |_| Ok(true))
+    pub(super) async fn ask_to_follow(&self, purpose: Purpose) -> Answer<Followed> {
+        self.purposely("append to the files", purpose, |_| Ok(Followed::Whole))
             .await
     }
 

@@ -403,11 +403,11 @@ impl Db {
         now: Timestamp,
     ) -> Outcome<()> {
         let sql = "INSERT INTO node (name, since, heartbeat_at, until, seen_seq, version, schema, offset_ms, digest, \
-                   socket, reaches) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+                   socket, lacks) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
                    ON CONFLICT (name) DO UPDATE SET since = excluded.since, heartbeat_at = excluded.heartbeat_at, \
                    until = excluded.until, seen_seq = excluded.seen_seq, version = excluded.version, \
                    schema = excluded.schema, offset_ms = excluded.offset_ms, digest = excluded.digest, \
-                   socket = excluded.socket, reaches = excluded.reaches, \
+                   socket = excluded.socket, lacks = excluded.lacks, \
                    lease_until = coalesce(?12, node.lease_until)";
         let until = now + TERM;
         self.run(
@@ -423,7 +423,7 @@ impl Db {
                 beat.offset_ms,
                 beat.digest,
                 beat.socket,
-                i64::from(beat.reaches),
+                i64::from(beat.lacks),
                 renewed.then(|| micros(until))
             ],
         )?;
@@ -456,7 +456,7 @@ impl Db {
 
     fn nodes(&self, duty: &Duty, now: Timestamp) -> Outcome<Vec<NodeRow>> {
         let sql = "SELECT name, since, heartbeat_at, until, lease_until, seen_seq, version, schema, offset_ms, digest, \
-                   socket, reaches, drained_at FROM node ORDER BY name";
+                   socket, lacks, drained_at FROM node ORDER BY name";
         Ok(self.every(sql, [], |row| {
             let name: NodeName = db::parsed(row, "name")?;
             let leads =
@@ -699,7 +699,7 @@ fn read_node(
         offset_ms: row.get("offset_ms")?,
         digest: row.get("digest")?,
         socket: row.get("socket")?,
-        reaches: row.get::<_, i64>("reaches")? != 0,
+        lacks: u32::try_from(row.get::<_, i64>("lacks")?).unwrap_or(u32::MAX),
     })
 }
 

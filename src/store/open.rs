@@ -136,7 +136,7 @@ pub(super) fn open_under(
         mark: CommitMark::of(settings),
         not_done: false,
         queue: None,
-        place: FilesEnd::default(),
+        place: None,
     };
     let written = bring_up_files(&mut writer, left);
     written.map_err(|fault| in_words(path, fault))?;

@@ -38,10 +38,16 @@ const FIRST: &[&str] = &[
 const AT_ONCE: &str = include_str!("sql/postgres.sql");
 
 /// The steps after the first ones, in SQLite and in PostgreSQL; steps are only ever added.
-const LATER: &[(&str, &str)] = &[(
-    include_str!("sql/0023-journal.sql"),
-    include_str!("sql/0023-journal.postgres.sql"),
-)];
+const LATER: &[(&str, &str)] = &[
+    (
+        include_str!("sql/0023-journal.sql"),
+        include_str!("sql/0023-journal.postgres.sql"),
+    ),
+    (
+        include_str!("sql/0024-lacks.sql"),
+        include_str!("sql/0024-lacks.postgres.sql"),
+    ),
+];
 
 /// Nobody else writes then.
 const LEADER_LOCKED: &str = "SELECT 1 FROM duty WHERE name = 'leader' FOR UPDATE";

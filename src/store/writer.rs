@@ -130,8 +130,8 @@ pub(super) struct Writer {
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
     pub(super) witness: Option<Arc<dyn Witness>>,
-    /// In a cluster, where the files of this machine end.
-    pub(super) place: FilesEnd,
+    /// In a cluster, where the files of this machine end, if that is known.
+    pub(super) place: Option<FilesEnd>,
     pub(super) mark: CommitMark,
     /// A commit was found not to have come about.
     pub(super) not_done: bool,

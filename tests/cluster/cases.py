@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from signal import SIGHUP
 from checker import Checker
 from nodes import Nodes, rolling_upgrade
 from report import Report
-from stage import DATABASE, LONGEST, PASSWORD, RENEWD, Pooler, Process, Stage, done, quiet, run, since, until
+from stage import (ACS, DATABASE, LONGEST, PASSWORD, RENEWD, Pooler, Process, Stage, done, private, quiet, run, since,
+                   until)
 
 NAMES = [f"person-{number}" for number in range(12)]
 
@@ -293,14 +295,31 @@ def away(node, why):
 
 
 def a_leader_that_is_away_from_its_service(pair):
+    """Another one leads, although there is a resource besides that nobody reaches."""
+    rows = lambda: json.loads(pair.nodes[0].renewd_done("node", "list", "--json"))["nodes"]
+    for node in pair.nodes:
+        private(node.folder / "nobody.cs", pair.stage.emulator.connection_string.replace(f":{ACS}/", ":1/"))
+        (node.folder / "conf.d/nobody.toml").write_text(
+            f'[[resource]]\nname = "nobody"\nconnection_string = {{ file = "{node.folder}/nobody.cs" }}\n')
+        node.process.send(SIGHUP)
+    until("nobody to reach it", lambda: [row["lacks"] for row in rows()] == [1, 1])
     leader, heir = pair.split()
     with pair.look() as checker:
         leader.acs.cut()
         heir, took = pair.takeover(leader)
+        refused = heir.renewd("node", "drain", heir.name)
+        assert refused.returncode and "lacks more than" in refused.stderr, refused
         leader.acs.mend()
+        until("both to be alike", lambda: [row["lacks"] for row in rows()] == [1, 1])
+        heir.renewd_done("node", "drain", heir.name)
+        pair.takeover(heir)
+        heir.renewd_done("node", "drain", heir.name, "--end")
         pair.settle(checker)
         pair.calls_go_on()
     checker.expect_nothing()
+    for node in pair.nodes:
+        (node.folder / "conf.d/nobody.toml").unlink()
+        node.process.send(SIGHUP)
     return f"duty moved in {took:.1f} s; {checker.figures()}"
 
 
@@ -396,6 +415,60 @@ def a_node_that_cannot_begin_to_lead(pair):
     other.process.send(SIGHUP)
     until("nothing to be amiss", lambda: not needs(), LONGEST)
     return f"it lets another one lead {took:.1f} s after there is one"
+
+
+@contextlib.contextmanager
+def a_disk_of_its_own(node):
+    """Of four megabytes, for what it keeps of itself; nothing else of it lies there."""
+    state, aside = node.folder / "state", node.folder / "aside"
+    node.stop()
+    state.rename(aside)
+    state.mkdir()
+    done("mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", state)
+    shutil.copytree(aside, state, dirs_exist_ok=True)
+    node.start()
+    try:
+        yield state / "filler"
+    finally:
+        node.stop()
+        shutil.copytree(state, aside, dirs_exist_ok=True)
+        done("umount", state)
+        state.rmdir()
+        aside.rename(state)
+        node.start()
+
+
+def disks_that_are_full(pair):
+    """Of both nodes, where they keep what they keep of themselves: one that starts follows all the same, and one begins to
+    lead."""
+    with contextlib.ExitStack() as disks:
+        fillers = [disks.enter_context(a_disk_of_its_own(node)) for node in pair.nodes]
+        leader, other = pair.split()
+        with pair.look() as checker:
+            for filler in fillers:
+                fill(filler)
+            checker.ignore(other, "socket")
+            other.kill()
+            other.start()
+            checker.count(other)
+            checker.ignore(leader, "socket")
+            leader.kill()
+            heir, took = pair.takeover(leader)
+            leader.start()
+            checker.count(leader)
+            pair.settle(checker)
+            pair.calls_go_on()
+            for filler in fillers:
+                filler.unlink()
+            until("nothing to be told", lambda: not heir.status()["needs"], LONGEST)
+        checker.expect_nothing()
+    return f"led {took:.1f} s later; {checker.figures()}"
+
+
+def fill(path):
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
 
 
 def put_in_place(pair, node, key):
@@ -503,6 +576,7 @@ TOGETHER = [
     a_key_is_rolled_from_a_follower,
     a_node_that_was_forgotten_comes_back,
     a_node_that_cannot_begin_to_lead,
+    disks_that_are_full,
     a_node_of_another_cluster_stays_out,
     a_leader_that_is_killed,
     a_leader_that_stops_and_wakes,

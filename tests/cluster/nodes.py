@@ -79,8 +79,9 @@ class Nodes:
         until("a renewal", lambda: self.stage.emulator.calls() > calls)
 
 
-# The tables of the newest step of the schema, and the schema before it.
-NEWEST_STEP, BEFORE = ("journal",), 22
+# What takes the newest step of the schema back, and the schema before it.
+STEP_BACK = "ALTER TABLE node DROP COLUMN lacks; ALTER TABLE node ADD COLUMN reaches BIGINT NOT NULL DEFAULT 1"
+BEFORE = 23
 # What an older renewd says of itself. That is pretended where it arrives: a binary of such a renewd there is none.
 PRETENDED = f"""
 CREATE FUNCTION pretend() RETURNS trigger LANGUAGE plpgsql AS
@@ -90,7 +91,7 @@ UPDATE meta SET value = '{BEFORE}' WHERE key = 'schema';
 UPDATE node SET schema = schema"""
 # What such a renewd leaves behind at its end.
 LEFT = f"""
-DROP TRIGGER pretend ON node; DROP FUNCTION pretend; DROP TABLE {', '.join(NEWEST_STEP)};
+DROP TRIGGER pretend ON node; DROP FUNCTION pretend; {STEP_BACK};
 UPDATE meta SET value = '{BEFORE} {BEFORE}' WHERE key = 'usable_from'"""
 
 

@@ -375,7 +375,7 @@ name = "hook"
 url = "http://127.0.0.1:{HOOK}/"
 secrets = [{{ file = "{folder}/hook.secret" }}]
 {more}""")
-        people = "".join(f'[[identity]]\nname = "{name}"\nscopes = ["chat"]\nsinks = ["files", "hook"]\n' for name in names)
+        people = "".join(f'[[identity]]\nname = "{name}"\nresource = "contoso"\nscopes = ["chat"]\nsinks = ["files", "hook"]\n' for name in names)
         (folder / "conf.d/people.toml").write_text(people)
 
     # ------------------------------------------------------------------ the process

@@ -367,6 +367,7 @@ fn document() -> TokenDocument {
 
 fn record() -> Record {
     Record {
+        known_dead: false,
         doubted: false,
         num: 1,
         spec: settings().identities[0].clone(),

@@ -137,9 +137,9 @@ fn apart(ahead_ms: i64) -> String {
 /// What else is not as it should be at a machine that is there.
 fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
     let mut amiss = Vec::new();
-    if !row.reaches {
-        let words = "it does not reach ACS, cannot write its files beside the store, or cannot begin to lead, so another node \
-                     should: check its network, its disk and its log, and reload it";
+    if row.lacks > 0 {
+        let words = "it does not reach all hosts of ACS, cannot write its files beside the store, or cannot begin to lead, so \
+                     another node leads that lacks less, if there is one: check its network, its disk and its log, and reload it";
         amiss.push(words.to_owned());
     }
     if let Some(leader) = leader.filter(|leader| leader.digest != row.digest) {

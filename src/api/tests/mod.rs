@@ -230,6 +230,7 @@ pub(super) fn holding(text: &str) -> Holding {
         failing_since: None,
         revoked_at: None,
         revoked: false,
+        known_dead: false,
         doubted: false,
         late_notified: false,
     };

@@ -97,7 +97,7 @@ impl Dispatcher {
         if outcome != DeliveryOutcome::LeftOut {
             self.counts.delivered += 1;
             self.counts.last_error = None;
-            self.close_breaker().await;
+            self.close_breaker();
         }
         match payload {
             Payload::Notice(seq) => self.notices.arrived(seq),
@@ -127,15 +127,13 @@ impl Dispatcher {
     }
 
     /// A success: everything that waited for the receiver is due.
-    async fn close_breaker(&mut self) {
+    fn close_breaker(&mut self) {
         if !self.breaker.succeeded() {
             return;
         }
         tracing::info!(sink = %self.name, "the sink works again; everything pending goes out");
         self.empty_queue();
-        if let Err(error) = self.store.hasten(&self.name, self.clock.now()).await {
-            self.outbox.failed(&error, self.clock.steady());
-        }
+        self.is_back = true;
     }
 
     async fn failed(&mut self, payload: Payload, failure: &SinkFailure) {
@@ -269,7 +267,9 @@ const PAGE: usize = 256;
 /// So many results that are not settled, and nothing new is attempted.
 const UNSETTLED: usize = 1024;
 /// Rows read while only a probe may go out.
-const PROBE_PAGE: usize = 4;
+const PROBE_PAGE: usize = 64;
+/// So many looked at for one probe in vain, and the next one goes on behind them.
+const PASSED: usize = 1024;
 
 impl Dispatcher {
     pub(super) async fn start_what_may(&mut self) -> Result<(), StoreError> {
@@ -283,6 +283,10 @@ impl Dispatcher {
                 disabled => self.disabled = disabled.inspect_err(|_| self.heard = true)?,
             }
         }
+        if self.is_back {
+            self.store.hasten(&self.name, self.clock.now()).await?;
+            self.is_back = false;
+        }
         self.start_notice().await?;
         if let Sink::File(files) = &self.sink
             && files.is_bundle()
@@ -291,14 +295,39 @@ impl Dispatcher {
             self.start_bundle(files).await?;
             return self.look_at_files().await;
         }
+        let passed = self.passed.len();
         while self.may_start() {
             let chosen = self.next_deliveries().await?;
             if chosen.is_empty() {
                 break;
             }
             self.start(chosen).await?;
+            if self.passed.len() >= passed + PASSED {
+                break;
+            }
         }
+        self.put_probe_off();
         self.look_at_files().await
+    }
+
+    /// Where all that was looked at for a probe serves nobody, the next one comes later. It goes on behind them, or begins
+    /// anew where there are no more.
+    fn put_probe_off(&mut self) {
+        if self.passed.is_empty() || !self.attempts.is_empty() {
+            return;
+        }
+        self.breaker.put_off(self.clock.steady());
+        if self.queue.is_empty() && !self.look {
+            self.forget_passed();
+        }
+        self.look = true;
+    }
+
+    /// Whoever was looked at for a probe in vain may be again.
+    pub(super) fn forget_passed(&mut self) {
+        for num in self.passed.drain(..) {
+            self.busy.remove(&num);
+        }
     }
 
     /// Whether how one more attempt ends could be kept: what could not be noted would be delivered again
@@ -371,6 +400,7 @@ impl Dispatcher {
                 Ok(Some(consignment)) => self.attempt(&delivery, consignment),
                 // The identity is gone, and its row of the delivery table with it.
                 Ok(None) => _ = self.busy.remove(&delivery.num),
+                Err(_) if self.has_time(&delivery) => self.passed.push(delivery.num),
                 Err(error) => {
                     let (version, end) = (delivery.wanted, delivery.expires_at);
                     let payload = TokenPayload::new(&delivery, version, end);
@@ -381,6 +411,11 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Whether it is looked at for a probe alone: where that serves nobody, it stays as it is.
+    fn has_time(&self, delivery: &store::Delivery) -> bool {
+        delivery.next_at > self.clock.now()
+    }
+
     fn attempt(&mut self, delivery: &store::Delivery, consignment: Consignment) {
         let now = self.clock.now();
         let dead = self.dead(&consignment);
@@ -388,7 +423,11 @@ impl Dispatcher {
         let expires_at = document.token.as_ref().and(document.expires_at);
         let payload = TokenPayload::new(delivery, document.version, expires_at);
         if let Some(why) = dead {
-            return self.park(&payload, why);
+            match self.has_time(delivery) {
+                true => self.passed.push(delivery.num),
+                false => self.park(&payload, why),
+            }
+            return;
         }
         let (sink, readers) = (self.sink.clone(), consignment.readers);
         let attempt = async move {
@@ -402,6 +441,7 @@ impl Dispatcher {
 
     /// Gives back what was read and not started, so that it is read anew when its time comes.
     pub(super) fn empty_queue(&mut self) {
+        self.forget_passed();
         for delivery in self.queue.drain(..) {
             self.busy.remove(&delivery.num);
         }
@@ -449,7 +489,7 @@ impl Notices {
 
     /// When the notice that failed is told again.
     pub(super) fn retry_at(&self) -> Option<Steady> {
-        self.not_before
+        self.not_before.filter(|_| !self.is_telling)
     }
 }
 

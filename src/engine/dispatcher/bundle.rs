@@ -28,7 +28,7 @@ pub(super) struct Bundle {
     /// When it is to be written, if it is.
     pub(super) write_at: Option<Steady>,
     rests_until: Steady,
-    is_writing: bool,
+    pub(super) is_writing: bool,
     /// How many identities had left when it was read for the last write; unknown before the first.
     losses: Option<i64>,
     /// When it was read first.

@@ -105,8 +105,13 @@ impl Dispatcher {
         if row.is_pending() || self.busy.contains(&row.num) {
             return Ok(());
         }
-        let Some(consignment) = self.store.consignment(row.num).await? else {
-            return Ok(());
+        let consignment = match self.store.consignment(row.num).await {
+            Ok(Some(consignment)) => consignment,
+            // One that cannot be read is told elsewhere, and keeps nobody else from being looked at.
+            Ok(None) | Err(StoreError::Unseal { .. } | StoreError::Unreadable { .. }) => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
         let now = self.clock.now();
         if self.dead(&consignment).is_some() {

@@ -249,7 +249,7 @@ async fn a_takeover_ends_the_transaction_that_the_leader_left_open() {
         offset_ms: 0,
         digest: String::new(),
         socket: String::new(),
-        reaches: true,
+        lacks: 0,
     };
     for name in ["web-1", "web-2"] {
         store.beat(beat(name)).await.unwrap();

@@ -76,7 +76,7 @@ impl Pair {
     }
 
     pub(super) async fn follow(&self, n: usize, secs: i64) -> Option<BroughtUp> {
-        self.node(n).follow_files(at(secs)).await.unwrap()
+        self.node(n).follow_files(at(secs)).await.unwrap().brought
     }
 }
 

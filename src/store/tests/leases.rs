@@ -70,7 +70,7 @@ fn beat(n: usize, epoch: Option<u64>) -> Beat {
         offset_ms: 0,
         digest: "same".to_owned(),
         socket: "/run/renewd/renewd.sock".to_owned(),
-        reaches: true,
+        lacks: 0,
     }
 }
 

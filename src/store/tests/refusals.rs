@@ -326,18 +326,27 @@ async fn a_row_that_waits_for_nothing_or_whose_token_does_not_open_is_planned_an
     look(&home, 100).await;
     assert_eq!(get(&home, "bot").await.due.unwrap().at, at(100));
     commit(&home, issued(num, 200, None), 201).await;
-    sql(
-        &home,
-        "UPDATE identity SET token = CAST('?' AS /*sqlite*/BLOB/*postgres BYTEA*/)",
-    )
-    .await;
+    let garbage = "UPDATE identity SET token = CAST('?' AS /*sqlite*/BLOB/*postgres BYTEA*/)";
+    sql(&home, garbage).await;
     look(&home, 300).await;
     assert_eq!(kinds(&home).await, [("token".to_owned(), 1)]);
     assert_eq!(get(&home, "bot").await.due.unwrap().at, at(300));
+    assert!(home.holding(name("bot")).await.is_err());
+    declare(&home, &[spec("bot"), spec("zoe")], 301).await;
+    let held = home.holdings_page(None, 1).await.unwrap();
+    let of = |held: &Holding| held.record.spec.name.to_string();
+    let held: Vec<String> = held.iter().map(of).collect();
+    assert_eq!(held, ["zoe"], "it keeps nobody else from being told");
     commit(&home, issued(num, 400, None), 401).await;
     look(&home, 500).await;
     assert_eq!(kinds(&home).await, []);
     assert!(home.document(num).await.unwrap().unwrap().token.is_some());
+    // Nor is it forgotten where all versions begin anew.
+    sql(&home, garbage).await;
+    let raised = home.write("test", |txn| txn.raise_versions(at(550)));
+    raised.await.unwrap();
+    look(&home, 600).await;
+    assert_eq!(get(&home, "bot").await.due.unwrap().at, at(600));
 }
 
 #[tokio::test]

@@ -201,6 +201,20 @@ async fn a_bundle_that_cannot_be_written_is_written_when_it_can() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bundle_that_waits_for_its_next_write_is_not_looked_at_meanwhile() {
+    let harness = Harness::new(&["a", "b", "c"], &["files"]).await;
+    fs::create_dir_all(path(&harness).join("in/the/way")).unwrap();
+    let dispatcher = start(&harness, settings(&harness));
+    harness.after(S * 300).await;
+    for name in ["a", "b", "c"] {
+        harness.issue(name).await;
+    }
+    let rounds = dispatcher.rounds(S * 600).await;
+    assert!(rounds < 120, "{rounds} in ten minutes");
+    dispatcher.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoked_member_is_never_put_back() {
     let harness = Harness::new(&["a", "b"], &["files"]).await;
     harness.issue("a").await;

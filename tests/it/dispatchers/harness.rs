@@ -156,7 +156,26 @@ pub(crate) struct Running {
     task: JoinHandle<Result<(), renewd::engine::DispatcherError>>,
 }
 
+/// How often something changes in this time.
+pub(crate) async fn changes<T>(mut seen: watch::Receiver<T>, time: Duration) -> usize {
+    seen.mark_unchanged();
+    let (end, mut changes) = (tokio::time::sleep(time), 0);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut end => return changes,
+            changed = seen.changed() => changed.map(|()| changes += 1).unwrap(),
+        }
+    }
+}
+
 impl Running {
+    /// How often it decides in this time.
+    pub(crate) async fn rounds(&self, time: Duration) -> usize {
+        changes(self.view.clone(), time).await
+    }
+
     /// Ends it in good order.
     pub(crate) async fn stop(self) {
         self.stop.cancel();

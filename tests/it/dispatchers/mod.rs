@@ -206,6 +206,34 @@ async fn a_dead_receiver_gets_probes_and_on_its_return_everything() {
     dispatcher.stop().await;
 }
 
+/// What waits expires while the receiver is away: nobody is served by it, so nothing goes out, and little is done.
+#[tokio::test(start_paused = true)]
+async fn a_dead_receiver_of_dead_tokens_costs_next_to_nothing_and_a_live_one_is_its_probe() {
+    let names: Vec<String> = (0..200).map(|n| format!("bot{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let harness = Harness::new(&names, &["crm"]).await;
+    harness.receiver.behaves(|_| Manner::Answer(500));
+    for name in &names {
+        harness.issue_for(name, S * 1200).await;
+    }
+    let dispatcher = harness.webhook("crm", &["token.*"]);
+    harness.after(S * 1300).await;
+    harness.receiver.forget();
+    let before = harness.delivery("bot3").await.attempts;
+    let rounds = dispatcher.rounds(S * 3600 * 5).await;
+    assert!(rounds < 3000, "four in a minute at most, not {rounds}");
+    let looked_at = harness.delivery("bot3").await.attempts - before;
+    assert!(looked_at <= 6, "once an hour, not {looked_at} times");
+    assert!(harness.receiver.seen().is_empty());
+    harness.receiver.behaves(|_| Manner::Answer(200));
+    harness.issue("bot150").await;
+    harness.after(S * 31).await;
+    assert_eq!(harness.receiver.taken("bot150").len(), 1);
+    let view = dispatcher.view.borrow().clone();
+    assert_eq!((view.failures_in_row, view.probe_at), (0, None));
+    dispatcher.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_returns_need_not_wait_for_the_schedule() {
     let harness = Harness::new(&["bot"], &["crm"]).await;

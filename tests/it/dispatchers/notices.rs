@@ -59,6 +59,27 @@ fn notice(harness: &Harness, kind: NoticeKind, message: &str) -> Notice {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_notice_that_is_told_again_is_waited_for() {
+    let harness = Harness::new(&["bot"], &["pager"]).await;
+    let dispatcher = harness.webhook("pager", &["resource.*"]);
+    let mut told = 0;
+    harness.receiver.behaves(move |_| {
+        told += 1;
+        match told {
+            1 => Manner::Answer(500),
+            _ => Manner::Slowly(S * 8),
+        }
+    });
+    let raised = notice(&harness, NoticeKind::ResourceUnreachable, "no answer");
+    harness.store.raise(vec![raised]).await.unwrap();
+    let rounds = dispatcher.rounds(S * 12).await;
+    assert!(rounds < 60, "{rounds} in twelve seconds");
+    let seen = harness.receiver.seen();
+    assert_eq!((seen.len(), seen[1].taken), (2, true));
+    dispatcher.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn notices_come_in_order_all_of_them_and_once() {
     let harness = Harness::new(&["bot"], &["pager"]).await;
     let dispatcher = harness.webhook("pager", &["resource.*"]);

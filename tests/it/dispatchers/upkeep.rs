@@ -53,8 +53,8 @@ fn listed(folder: &Path) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn drift_is_mended_without_a_new_token() {
     let names = ["gone", "mode", "content", "right"];
-    let harness = Harness::new(&names, &["files"]).await;
-    for name in names {
+    let harness = Harness::new(&["a-first", "gone", "mode", "content", "right"], &["files"]).await;
+    for name in ["a-first", "gone", "mode", "content", "right"] {
         harness.issue(name).await;
     }
     let dispatcher = harness.start(&SinkSettings::File(harness.file_settings("files")));
@@ -66,6 +66,11 @@ async fn drift_is_mended_without_a_new_token() {
     fs::set_permissions(of("mode"), fs::Permissions::from_mode(0o666)).unwrap();
     fs::write(of("content"), "x").unwrap();
     let delivered = dispatcher.view.borrow().delivered;
+    // One whose token does not open keeps nobody else from being looked at.
+    let store = rusqlite::Connection::open(harness.dir.path().join("renewd.db")).unwrap();
+    let first = harness.num("a-first");
+    let garbage = "UPDATE identity SET token = x'00' WHERE num = ?1";
+    store.execute(garbage, [first]).unwrap();
     harness.after(S * 310).await;
     for (name, token) in names.iter().zip(&tokens) {
         assert_eq!(fs::read(of(name)).unwrap(), *token, "{name}");

@@ -59,6 +59,31 @@ fn of(world: &World, operation: &str) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_planned_for_later_is_not_looked_at_until_then() {
+    let world = World::start(Setting::of(300)).await;
+    world.pass(MINUTE).await;
+    let rows = nums(&world).await.into_iter().map(Wanted::Row).collect();
+    let (then, now) = (Some(Then::Reissue), world.clock.now());
+    let new = NewCampaign {
+        starts_at: Some(now + MINUTE * 90),
+        ..NewCampaign::new(
+            CampaignAction::Revoke,
+            then,
+            Target::Items(rows),
+            Cause::ours("offboarding"),
+        )
+    };
+    let id = world.store().create_campaign(new, now).await.unwrap();
+    world.pass(MINUTE).await;
+    let rounds = world.campaign_rounds(MINUTE * 80).await;
+    assert!(rounds < 600, "{rounds} in eighty minutes");
+    assert_eq!(of(&world, "revoke"), 0);
+    world.pass(MINUTE * 10).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.pending, told.done), (0, 300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn revoked_tokens_are_issued_anew_after_their_revocation() {
     let world = World::start(Setting::of(50)).await;
     world.pass(MINUTE).await;

@@ -18,6 +18,8 @@ use renewd::{
     store::{AuditQuery, Opened, Store},
 };
 
+use crate::dispatchers::harness::changes;
+
 use super::{entra::Giver, service::Service};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -155,17 +157,12 @@ impl World {
 
     /// How often the renewer decided in this time.
     pub(super) async fn rounds(&self, time: Duration) -> usize {
-        let mut view = self.up.as_ref().unwrap().view.clone();
-        view.mark_unchanged();
-        let (end, mut rounds) = (tokio::time::sleep(time), 0);
-        tokio::pin!(end);
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut end => return rounds,
-                changed = view.changed() => changed.map(|()| rounds += 1).unwrap(),
-            }
-        }
+        changes(self.up.as_ref().unwrap().view.clone(), time).await
+    }
+
+    /// How often it was decided about campaigns in this time.
+    pub(super) async fn campaign_rounds(&self, time: Duration) -> usize {
+        changes(self.up.as_ref().unwrap().campaigns.clone(), time).await
     }
 
     /// What `renewd why` tells of an identity.

@@ -214,8 +214,8 @@ impl Node {
         store.reached_by(self.link.clone());
         store.keep_mirror("test");
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let (reaches, reached) = watch::channel(true);
-        let keeper = self.keeper(&store, reached, start.span.lack);
+        let (lacks, told) = watch::channel(0);
+        let keeper = self.keeper(&store, told, start.span.lack);
         let handle = keeper.handle();
         let process = CancellationToken::new();
         let transport = self.transport(&start, (&handle, &process));
@@ -253,7 +253,7 @@ impl Node {
                 }
             }
         }));
-        tasks.spawn(self.pause.over(probe(transport, clock, reaches)));
+        tasks.spawn(self.pause.over(probe(transport, clock, lacks)));
         self.up = Some(Up {
             store,
             stop,
@@ -266,7 +266,7 @@ impl Node {
     fn keeper(
         &self,
         store: &Store,
-        reaches: watch::Receiver<bool>,
+        lacks: watch::Receiver<u32>,
         lack: Option<Lack>,
     ) -> LeaseKeeper {
         let (_, digest) = watch::channel("same".to_owned());
@@ -283,7 +283,7 @@ impl Node {
             },
             digest,
             socket: "/run/renewd/renewd.sock".to_owned(),
-            reaches,
+            lacks,
         })
     }
 
@@ -539,7 +539,7 @@ impl Leads {
 }
 
 /// Looks whether ACS is reached, as the daemon does.
-async fn probe(transport: Transport, clock: Clock, reaches: watch::Sender<bool>) {
+async fn probe(transport: Transport, clock: Clock, lacks: watch::Sender<u32>) {
     let client = Client::new(&resource(), clock, transport).unwrap();
     let mut failed = 0;
     loop {
@@ -548,8 +548,8 @@ async fn probe(transport: Transport, clock: Clock, reaches: watch::Sender<bool>)
         } else {
             failed + 1
         };
-        reaches.send_if_modified(|before| {
-            let now = failed < 2;
+        lacks.send_if_modified(|before| {
+            let now = u32::from(failed >= 2);
             std::mem::replace(before, now) != now
         });
         tokio::time::sleep(SECOND * 10).await;
