@@ -10,7 +10,6 @@ use http::{HeaderMap, header::WWW_AUTHENTICATE};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 
-use super::bearer::EDGE;
 use crate::{
     model::Secret,
     transport::{Reply, tamed, wipe},
@@ -18,6 +17,9 @@ use crate::{
 
 /// No bearer is used for longer, whatever it says of itself.
 const LONGEST_LIFE: Duration = Duration::from_hours(48);
+
+/// A bearer that ends sooner may have ended when it arrives.
+pub(super) const EDGE: Duration = Duration::from_secs(1);
 
 /// A bearer fresh from whoever gives it.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::{
-    answer::Grant,
+    answer::{EDGE, Grant},
     error::{BETWEEN, BearerError},
 };
 use crate::model::{BearerCause, BearerTrouble, Secret};
@@ -23,8 +23,6 @@ type Steady = Duration;
 /// When a request was begun. Whoever is given it sends the request and says how that ended.
 pub(super) type Begun = Steady;
 
-/// A bearer that ends sooner may have ended when it arrives.
-pub(super) const EDGE: Duration = Duration::from_secs(1);
 /// So many refusals in a row, of a bearer that was taken before, are no longer about whom the calls were for.
 const REFUSALS: u32 = 2;
 
