@@ -101,12 +101,17 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// Of a host that has not been asked yet the first answer counts.
+    /// When this machine starts the first answer counts.
     fn count(&mut self, answers: &[(String, bool)]) {
+        let unasked = if self.failed.is_empty() {
+            PROBES - 1
+        } else {
+            0
+        };
         self.failed = answers
             .iter()
             .map(|(host, is_reached)| {
-                let before = self.failed.get(host).copied().unwrap_or(PROBES - 1);
+                let before = self.failed.get(host).copied().unwrap_or(unasked);
                 (host.clone(), if *is_reached { 0 } else { before + 1 })
             })
             .collect();

@@ -24,7 +24,7 @@ use crate::{
 
 /// In a cluster, between two looks at what other machines wrote, where none at what they changed says it before.
 const FOLLOWS_EVERY: Duration = Duration::from_secs(2);
-/// The same while they cannot be written.
+/// The same after it failed.
 const IN_VAIN: Duration = Duration::from_secs(10);
 
 /// Brings the files beside the store up to what other machines write.

@@ -360,11 +360,7 @@ pub(super) async fn gather(
                         readers: consignment.readers,
                     });
                 }
-                Err(error) => {
-                    // Its token may live.
-                    gathered.lacks_some = true;
-                    gathered.broken.push((member.num, member.wanted, error));
-                }
+                Err(error) => gathered.broken.push((member.num, member.wanted, error)),
             }
         }
     }

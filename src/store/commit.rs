@@ -340,7 +340,7 @@ impl Txn<'_> {
     }
 
     /// Gives a row the id that was made for it, whatever else can be read of the row: so no second person
-    /// is made. Its token is due at once.
+    /// is made. Its token is due at once, if it wants one.
     fn adopted(
         &mut self,
         num: Num,

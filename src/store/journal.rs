@@ -410,6 +410,8 @@ impl Writer {
         if was_asked {
             let anew = |one: &Operation| one.purpose == Purpose::WriteAnew;
             let begun = match followers.iter().any(anew) {
+                // What the database has lost is taken up first.
+                true if self.lacks_what_was_seen() => Ok(Followed::Lost),
                 true => self.write_anew(),
                 false => Ok(Followed::Whole),
             };
@@ -434,7 +436,7 @@ impl Writer {
         self.commit_surely()?;
         if has_entry {
             match self.follow_journal() {
-                // That they cannot be written was told already.
+                // They could not be written at the start, and are looked through as soon as they can be.
                 Ok(Followed::Lost) if self.place.is_none() => {}
                 Ok(Followed::Lost) => tracing::error!(
                     "the database has lost its last commits; what this machine knows of them is taken up"
@@ -523,10 +525,14 @@ impl Writer {
         Ok(true)
     }
 
+    /// Whether the database ends before what this machine has seen of it.
+    pub(super) fn lacks_what_was_seen(&self) -> bool {
+        self.db.seq().is_ok_and(|upto| upto < self.signals.seq())
+    }
+
     /// Brings the files of this machine up to the store.
     pub(super) fn follow_journal(&mut self) -> Outcome<Followed> {
-        let seen = self.signals.seq();
-        if self.db.seq()? < seen {
+        if self.lacks_what_was_seen() {
             return Ok(Followed::Lost);
         }
         let course = {
@@ -596,7 +602,6 @@ impl Writer {
             place,
             ..
         } = self;
-        *place = None;
         let _same = db.conn.same_state()?;
         write_anew(db, (id_map, withdrawals))?;
         *place = Some(db.newest_place()?);
@@ -737,6 +742,9 @@ impl Store {
     pub async fn files_are_behind(&self) -> Answer<bool> {
         if !self.is_shared() {
             return Ok(false);
+        }
+        if self.withdrawn_trouble().is_some() {
+            return Ok(true);
         }
         let mirror = self.standby().mirror();
         if mirror.is_some_and(|mirror| !mirror.newer().is_empty()) {

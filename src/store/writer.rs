@@ -217,7 +217,8 @@ impl Writer {
             return;
         }
         if self.is_shared() {
-            if self.id_map.is_lost() || self.withdrawals.is_lost() {
+            let is_lost = self.id_map.is_lost() || self.withdrawals.is_lost();
+            if is_lost && !self.lacks_what_was_seen() {
                 match self.write_files_anew() {
                     Ok(()) => tracing::warn!(
                         "a file beside the store was gone; both are written anew from it"

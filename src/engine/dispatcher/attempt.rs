@@ -298,15 +298,13 @@ impl Dispatcher {
         let passed = self.passed.len();
         while self.may_start() {
             let chosen = self.next_deliveries().await?;
-            if chosen.is_empty() {
-                break;
-            }
+            let is_over = chosen.is_empty();
             self.start(chosen).await?;
-            if self.passed.len() >= passed + PASSED {
+            if is_over || self.passed.len() >= passed + PASSED {
+                self.put_probe_off();
                 break;
             }
         }
-        self.put_probe_off();
         self.look_at_files().await
     }
 
@@ -384,6 +382,9 @@ impl Dispatcher {
 
     /// Begins an attempt at what is newest now of each of these.
     async fn start(&mut self, chosen: Vec<store::Delivery>) -> Result<(), StoreError> {
+        if chosen.is_empty() {
+            return Ok(());
+        }
         let nums = chosen.iter().map(|delivery| delivery.num).collect();
         let read = match self.store.consignments(nums).await {
             Ok(read) => read,
