@@ -90,7 +90,8 @@ cluster: build
 # fewer features, and all of the daemon would be compiled once more.
 OPTIMISED := CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo test --locked --workspace
 build:
-	$(OPTIMISED) --test it --examples --no-run
+	$(OPTIMISED) --test it --no-run
+	CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo build --locked --workspace --examples
 
 # The server package, without the emulator: the program stripped, what debuggers and traces need of it in
 # `renewd.debug` beside it.
