@@ -20,10 +20,11 @@ use crate::{
 /// new token lies in the files of all machines within about this time.
 const HEEDED_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether ACS is reached, and how long an answer is waited for.
-const PROBED_EVERY: Duration = Duration::from_secs(10);
+const PROBED_EVERY: Duration = Duration::from_secs(5);
 const PROBED_FOR: Duration = Duration::from_secs(5);
-/// So many probes that fail in a row mean that it is not.
+/// So many probes that fail in a row mean that it is not; after the first the next one comes sooner.
 const PROBES: u32 = 2;
+const PROBED_AGAIN: Duration = Duration::from_secs(2);
 /// Whoever tried so often in vain to begin to lead lets another one.
 const IN_VAIN: u32 = 3;
 /// How often it is looked whether the sinks of this machine are in the database: a person may have had it forgotten.
@@ -141,7 +142,11 @@ impl Task for Probe {
         let now = self.lacks();
         self.lacks
             .send_if_modified(|before| std::mem::replace(before, now) != now);
-        PROBED_EVERY
+        let is_new = |failed: &u32| (1..PROBES).contains(failed);
+        match self.failed.values().any(is_new) {
+            true => PROBED_AGAIN,
+            false => PROBED_EVERY,
+        }
     }
 }
 

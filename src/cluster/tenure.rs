@@ -24,6 +24,8 @@ pub const QUIET: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_mins(1);
 /// Who had better not lead leaves others so long to.
 const DEFERENCE: Duration = Duration::from_secs(8);
+/// Another one has to lack less for so long: what fails for everybody is noticed by all of them within this time.
+const LASTING: Duration = Duration::from_secs(12);
 /// An answer counts as what is so now for so long.
 const FRESH: Duration = Duration::from_secs(3);
 
@@ -35,6 +37,8 @@ pub(super) struct Tenure {
     seen: Option<Seen>,
     /// How much it lacks to lead.
     pub(super) lacks: u32,
+    /// Since when another one lacks less.
+    worse_since: Option<Steady>,
 }
 
 /// A lease of its own, as it knows.
@@ -80,6 +84,7 @@ impl Tenure {
             held: None,
             seen: None,
             lacks: 0,
+            worse_since: None,
         }
     }
 
@@ -114,7 +119,10 @@ impl Tenure {
                 (false, _) => self.held = None,
             }
         }
-        self.seen = Some(Seen { at: now, duty });
+        let seen = Seen { at: now, duty };
+        let is_worse = self.others(&seen).any(|row| row.lacks < self.lacks);
+        self.worse_since = is_worse.then(|| self.worse_since.unwrap_or(now));
+        self.seen = Some(seen);
     }
 
     /// The database gave it the lease, or did not.
@@ -140,7 +148,7 @@ impl Tenure {
         };
         let is_fresh = now <= seen.at + FRESH;
         match self.held {
-            Some(held) => match self.should_yield(seen) {
+            Some(held) => match self.should_yield(seen, now) {
                 Some(why) if is_fresh => Move::Yield {
                     epoch: held.epoch,
                     why,
@@ -155,7 +163,7 @@ impl Tenure {
         }
     }
 
-    fn should_yield(&self, seen: &Seen) -> Option<Reason> {
+    fn should_yield(&self, seen: &Seen, now: Steady) -> Option<Reason> {
         if self.own(seen).is_some_and(|row| row.drained_at.is_some()) {
             return Some(Reason::Drained);
         }
@@ -163,7 +171,7 @@ impl Tenure {
             let ago = Duration::try_from(seen.duty.now.duration_since(at));
             ago.is_ok_and(|ago| ago >= SETTLED)
         });
-        let is_cut_off = self.others(seen).any(|row| row.lacks < self.lacks);
+        let is_cut_off = self.worse_since.is_some_and(|since| now >= since + LASTING);
         (is_cut_off && settled).then_some(Reason::CutOff)
     }
 
@@ -566,15 +574,13 @@ mod tests {
         let first = model.database.holder.unwrap();
         // One host answers nobody; a second one does not answer who leads.
         let cut_off = |node: &mut Node| node.tenure.lacks = 1;
-        let others = model.nodes.iter_mut().enumerate();
-        let others = others.filter(|(node, _)| *node != first);
-        others.for_each(|(_, node)| cut_off(node));
-        run(&mut model, 100);
         cut_off(&mut model.nodes[first]);
+        run(&mut model, 60);
+        model.nodes.iter_mut().for_each(cut_off);
         run(&mut model, 200);
         assert_eq!(model.database.holder, Some(first), "nobody is better");
         model.nodes[first].tenure.lacks = 2;
-        run(&mut model, 100);
+        run(&mut model, 200);
         let second = model.database.holder.unwrap();
         assert_ne!(first, second);
         model.nodes[first].tenure.lacks = 0;

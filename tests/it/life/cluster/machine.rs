@@ -552,6 +552,6 @@ async fn probe(transport: Transport, clock: Clock, lacks: watch::Sender<u32>) {
             let now = u32::from(failed >= 2);
             std::mem::replace(before, now) != now
         });
-        tokio::time::sleep(SECOND * 10).await;
+        tokio::time::sleep(SECOND * if failed == 1 { 2 } else { 5 }).await;
     }
 }
