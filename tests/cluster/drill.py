@@ -234,9 +234,11 @@ def row_5_answers_to_commits_are_lost(drill):
             drill.calls_go_on(5)
         drill.settle(checker)
     checker.expect_nothing()
+    counted = lambda: (drill.stage.emulator.calls() - before[0], drill.renewals() - before[1])
+    # The last answer that was lost may still be looked up.
+    issued, noted = until("what was issued to be noted", lambda: (now := counted()) and abs(now[0] - now[1]) <= 10 and now)
     twice = drill.database.ask("SELECT count(*) FROM (SELECT 1 FROM renewal GROUP BY identity, version HAVING count(*) > 1) t")
-    issued, noted = drill.stage.emulator.calls() - before[0], drill.renewals() - before[1]
-    assert twice == "0" and abs(issued - noted) <= 10, f"{issued} issued, {noted} noted, {twice} twice"
+    assert twice == "0", f"{issued} issued, {noted} noted, {twice} twice"
     return f"10 answers lost: {issued} issued, {noted} noted (those under way left out), none twice; {checker.figures()}"
 
 
