@@ -141,7 +141,7 @@ fn render(of: &Nodes, width: Option<usize>) -> String {
         "STATE",
         ">HEARD",
         ">CLOCK",
-        "ACS",
+        "LACKS",
         "VERSION",
         "CONFIGURATION",
         "UP SINCE",
@@ -178,9 +178,9 @@ fn cells(row: &NodeRow, of: &Nodes, digest: Option<&str>) -> [Cell; 9] {
         true => Cell::styled(offset, BAD),
         false => offset.into(),
     };
-    let reached = match row.lacks {
-        0 => Cell::styled("reached", GOOD),
-        some => Cell::styled(format!("lacks {some}"), BAD),
+    let lacks = match row.lacks {
+        0 => Cell::styled("nothing", GOOD),
+        some => Cell::styled(some.to_string(), BAD),
     };
     let of_all = row.digest.split('-').next().unwrap_or_default();
     let configuration = match digest {
@@ -201,7 +201,7 @@ fn cells(row: &NodeRow, of: &Nodes, digest: Option<&str>) -> [Cell; 9] {
         Cell::styled(state, style),
         ago(row.heartbeat_at, of.at).into(),
         clock,
-        reached,
+        lacks,
         row.version.as_str().into(),
         configuration,
         relative(row.since, of.at).into(),

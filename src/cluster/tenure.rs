@@ -120,7 +120,7 @@ impl Tenure {
             }
         }
         let seen = Seen { at: now, duty };
-        let is_worse = self.others(&seen).any(|row| row.lacks < self.lacks);
+        let is_worse = self.is_worse(&seen);
         self.worse_since = is_worse.then(|| self.worse_since.unwrap_or(now));
         self.seen = Some(seen);
     }
@@ -171,8 +171,14 @@ impl Tenure {
             let ago = Duration::try_from(seen.duty.now.duration_since(at));
             ago.is_ok_and(|ago| ago >= SETTLED)
         });
-        let is_cut_off = self.worse_since.is_some_and(|since| now >= since + LASTING);
+        let lasted = self.worse_since.is_some_and(|since| now >= since + LASTING);
+        let is_cut_off = lasted && self.is_worse(seen);
         (is_cut_off && settled).then_some(Reason::CutOff)
+    }
+
+    /// Whether another one lacks less.
+    fn is_worse(&self, seen: &Seen) -> bool {
+        self.others(seen).any(|row| row.lacks < self.lacks)
     }
 
     /// Whether nobody leads who could, and this one should.
@@ -186,11 +192,9 @@ impl Tenure {
         };
         let yielded =
             seen.duty.yielded_by.as_ref() == Some(&self.node) && seen.duty.holder.is_none();
-        let goes_before = |row: &NodeRow| match yielded {
-            true => row.lacks <= self.lacks,
-            false => row.lacks < self.lacks,
-        };
-        vacant >= DEFERENCE || !self.others(seen).any(goes_before)
+        let is_as_good = |row: &NodeRow| row.lacks <= self.lacks;
+        let gives_way = self.is_worse(seen) || yielded && self.others(seen).any(is_as_good);
+        vacant >= DEFERENCE || !gives_way
     }
 
     /// When the lease of whoever holds it will have run out, if nothing else happens.

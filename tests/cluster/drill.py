@@ -139,13 +139,7 @@ def row_1_the_leader_is_killed(drill):
     leader = drill.split()[0]
     with drill.look() as checker:
         drill.calls_go_on(300)
-        checker.ignore(leader, "socket")
-        leader.kill()
-        _, took = drill.takeover(leader)
-        leader.start()
-        drill.settle(checker)
-        checker.count(leader)
-        drill.calls_go_on(300)
+        _, took = drill.outlive(leader, checker, calls=300)
     checker.expect_nothing()
     assert took <= 20, f"it took {took:.1f} s"
     return f"new leader after {took:.1f} s; {drill.keeps_pace()}; {checker.figures()}"

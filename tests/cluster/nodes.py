@@ -56,6 +56,17 @@ class Nodes:
         until(f"a call of {name}", lambda: heir.acs.calls > calls[name])
         return heir, took
 
+    def outlive(self, leader, checker, calls=None):
+        """Who leads once this leader is killed, and after how long; it starts again, and all goes on."""
+        checker.ignore(leader, "socket")
+        leader.kill()
+        heir, took = self.takeover(leader)
+        leader.start()
+        self.settle(checker)
+        checker.count(leader)
+        self.calls_go_on(calls)
+        return heir, took
+
     def renewals(self):
         return int(self.database.ask("SELECT count(*) FROM renewal"))
 

@@ -138,8 +138,8 @@ fn apart(ahead_ms: i64) -> String {
 fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
     let mut amiss = Vec::new();
     if row.lacks > 0 {
-        let words = "it does not reach all hosts of ACS, cannot write its files beside the store, or cannot begin to lead, so \
-                     another node leads that lacks less, if there is one: check its network, its disk and its log, and reload it";
+        let words = "it does not reach all hosts of ACS, cannot write its files beside the store, or cannot begin to lead; a node \
+                     that lacks less leads instead, if there is one: check its network, its disk and its log, and reload it";
         amiss.push(words.to_owned());
     }
     if let Some(leader) = leader.filter(|leader| leader.digest != row.digest) {
